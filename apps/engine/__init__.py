@@ -1,0 +1,1 @@
+"""The engine: expressions, comparison and planning over Arrow batches. Pure Python, no Django."""
