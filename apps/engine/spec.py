@@ -99,7 +99,8 @@ class FieldMappingSpec(Spec):
     def _has_a_value(self) -> FieldMappingSpec:
         if not (self.left or self.to_right or self.constant is not None):
             raise ValueError(
-                f"field '{self.right}' gets no value: name a left field, an expression or a constant"
+                f"field '{self.right}' gets no value: name a left field, "
+                "an expression or a constant"
             )
         return self
 

@@ -1,0 +1,26 @@
+"""What the sidebar and the header show beside plain links."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest
+
+from apps.core.selectors import platform_state
+from apps.ledger.models import Rejection
+from apps.sources.models import Source
+
+
+def open_rejections(request: HttpRequest) -> str:
+    """Number on the sidebar; counts to a hundred, so that it stays an index read."""
+    if not request.user.has_perm("ledger.view_rejection"):
+        return ""
+    count = Rejection.objects.filter(state=Rejection.State.OPEN).values("pk")[:100].count()
+    return "99+" if count > 99 else str(count) if count else ""
+
+
+def environment_label(request: HttpRequest) -> list[str] | None:
+    """A label in the header: everything paused, or demo data present."""
+    if platform_state().paused:
+        return ["Everything paused", "danger"]
+    if Source.objects.filter(is_demo=True).exists():
+        return ["Demo data", "warning"]
+    return None

@@ -1,0 +1,1 @@
+"""What every room shares: base models, base admin, protected values, outbox, clock."""

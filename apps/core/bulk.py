@@ -1,0 +1,83 @@
+"""Many rows at once: COPY on PostgreSQL, prepared statements on SQLite.
+
+The ORM builds an object per row; a run of a million changes has no time for that. Table and
+column names come from model metadata, never from a caller's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.db import connection, models
+
+Row = Sequence[Any]
+
+
+def bulk_insert(model: type[models.Model], columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Insert rows; values as psycopg or sqlite3 take them, UUIDs as `uuid.UUID`."""
+    names = [_column(model, name) for name in columns]
+    table = connection.ops.quote_name(model._meta.db_table)
+    target = f"{table} ({', '.join(names)})"
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor, cursor.copy(f"COPY {target} FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+        return
+    marks = ", ".join(["?"] * len(names))
+    _executemany(f"INSERT INTO {target} VALUES ({marks})", rows)  # noqa: S608
+
+
+def bulk_upsert(
+    model: type[models.Model],
+    columns: Sequence[str],
+    conflict: Sequence[str],
+    update: Sequence[str],
+    rows: Iterable[Row],
+) -> None:
+    """Insert rows, or update the columns `update` of those that clash on `conflict`."""
+    names = [_column(model, name) for name in columns]
+    table = connection.ops.quote_name(model._meta.db_table)
+    sets = ", ".join(f"{_column(model, n)} = excluded.{_column(model, n)}" for n in update)
+    clash = ", ".join(_column(model, name) for name in conflict)
+    tail = f"ON CONFLICT ({clash}) DO UPDATE SET {sets}"
+    if connection.vendor != "postgresql":
+        marks = ", ".join(["?"] * len(names))
+        head = f"INSERT INTO {table} ({', '.join(names)})"
+        _executemany(f"{head} VALUES ({marks}) {tail}", rows)
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TEMP TABLE bulk_stage ON COMMIT DROP AS SELECT {', '.join(names)} "  # noqa: S608
+            f"FROM {table} WITH NO DATA"
+        )
+        with cursor.copy(f"COPY bulk_stage ({', '.join(names)}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+        cursor.execute(
+            f"INSERT INTO {table} ({', '.join(names)}) "  # noqa: S608
+            f"SELECT {', '.join(names)} FROM bulk_stage {tail}"
+        )
+        cursor.execute("DROP TABLE bulk_stage")
+
+
+def _executemany(sql: str, rows: Iterable[Row]) -> None:
+    """Past Django's per-statement conversion: sqlite3 takes the rows as they are."""
+    with connection.cursor() as cursor:
+        cursor.cursor.connection.executemany(sql, ([_sqlite(v) for v in row] for row in rows))
+
+
+def _sqlite(value: Any) -> Any:
+    import uuid
+    from datetime import datetime
+
+    if isinstance(value, uuid.UUID):
+        return value.hex
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None).isoformat(sep=" ")
+    return value
+
+
+def _column(model: type[models.Model], name: str) -> str:
+    field = model._meta.get_field(name)
+    return connection.ops.quote_name(str(field.column))  # type: ignore[union-attr]

@@ -1,0 +1,1 @@
+"""Record memory: changes, links, rejections."""

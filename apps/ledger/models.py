@@ -1,0 +1,197 @@
+"""Record memory: what was planned and applied, what belongs together, what was kept out.
+
+Rows name runs, partitions and rules by id, without foreign keys: this room does not know the
+rooms above. Images are sealed (`core.protected`); keys are canonical key texts of the engine.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+
+from apps.core.models import BaseModel
+from apps.core.protected import seal_json, unseal_json
+
+
+class Operation(models.TextChoices):
+    INSERT = "insert", "Insert"
+    UPDATE = "update", "Update"
+    DELETE = "delete", "Delete"
+
+
+class Side(models.TextChoices):
+    LEFT = "left", "Left"
+    RIGHT = "right", "Right"
+
+
+class Change(models.Model):
+    """One record's planned or applied difference: the row shelf."""
+
+    class Outcome(models.TextChoices):
+        PLANNED = "planned", "Planned"
+        APPLIED = "applied", "Applied"
+        STALE = "stale", "Moved meanwhile"
+        REJECTED = "rejected", "Refused by the target"
+
+    class Cause(models.TextChoices):
+        NEW = "new", "New record"
+        CHANGED = "changed", "Values differ"
+        DELETED = "deleted", "Deleted on the left"
+        LEFT_FILTER = "left_filter", "Left the filter"
+        MARKED = "marked", "Marked as deleted"
+
+    id = models.BigAutoField(primary_key=True)
+    run_id = models.UUIDField()
+    partition_id = models.UUIDField()
+    rule_id = models.UUIDField()
+    sequence = models.PositiveIntegerField()  # within the partition
+    side = models.CharField(max_length=5, choices=Side.choices, default=Side.RIGHT)
+    operation = models.CharField(max_length=6, choices=Operation.choices)
+    cause = models.CharField(max_length=12, choices=Cause.choices)
+    left_key = models.TextField(blank=True)
+    right_key = models.TextField()
+    key_hash = models.BinaryField(max_length=16)  # of the right key
+    fields = models.TextField()  # JSON list of the right fields written
+    sealed_images = models.BinaryField(null=True)  # {"before": {...}|null, "after": {...}|null}
+    image = models.CharField(max_length=32, blank=True)  # hash of the whole record afterwards
+    outcome = models.CharField(max_length=8, choices=Outcome.choices, default=Outcome.PLANNED)
+    code = models.CharField(max_length=60, blank=True)
+    message = models.TextField(blank=True)
+    planned_at = models.DateTimeField()
+    settled_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["partition_id", "sequence"], name="change_sequence")
+        ]
+        indexes = [
+            models.Index(fields=["run_id", "operation", "id"], name="change_by_run"),
+            models.Index(fields=["rule_id", "key_hash", "id"], name="change_by_record"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.right_key}"
+
+    @staticmethod
+    def identity(partition_id: object, sequence: int) -> str:
+        """What a change's sealed images are bound to."""
+        return f"change|{partition_id}|{sequence}"
+
+    def images(self) -> tuple[dict[str, str | None] | None, dict[str, str | None] | None]:
+        """Before and after, as canonical texts by field."""
+        if not self.sealed_images:
+            return None, None
+        opened = unseal_json(self.sealed_images, self.identity(self.partition_id, self.sequence))
+        return opened["before"], opened["after"]
+
+
+class Link(models.Model):
+    """What pairs a left record with a right one, and the hash of what was last written."""
+
+    class State(models.TextChoices):
+        LIVE = "live", "Live"
+        MARKED = "marked", "Marked as deleted"
+
+    id = models.BigAutoField(primary_key=True)
+    rule_id = models.UUIDField()
+    left_key = models.TextField()
+    right_key = models.TextField()
+    left_hash = models.BinaryField(max_length=16)
+    right_hash = models.BinaryField(max_length=16)
+    image = models.CharField(max_length=32)
+    state = models.CharField(max_length=6, choices=State.choices, default=State.LIVE)
+    run_id = models.UUIDField()  # the run that last touched it
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["rule_id", "right_hash"], name="one_link_per_right")
+        ]
+        indexes = [models.Index(fields=["rule_id", "left_hash"], name="link_by_left")]
+
+    def __str__(self) -> str:
+        return f"{self.left_key} ↔ {self.right_key}"
+
+
+class Rejection(BaseModel):
+    """A record kept out of a run. One open row per rule, record and reason."""
+
+    class Stage(models.TextChoices):
+        READ = "read", "Reading"
+        CHECK = "check", "Expressions and checks"
+        PLAN = "plan", "Comparing"
+        WRITE = "write", "Writing"
+
+    class State(models.TextChoices):
+        OPEN = "open", "Open"
+        REPLAYING = "replaying", "Replaying"
+        RESOLVED = "resolved", "Resolved"
+        DISMISSED = "dismissed", "Dismissed"
+
+    rule_id = models.UUIDField()
+    run_id = models.UUIDField()  # the run that last rejected it
+    partition_id = models.UUIDField(null=True)
+    first_run_id = models.UUIDField()
+    times = models.PositiveIntegerField(default=1)
+    stage = models.CharField(max_length=5, choices=Stage.choices)
+    state = models.CharField(max_length=9, choices=State.choices, default=State.OPEN)
+    position = models.CharField(max_length=255, blank=True)  # "orders.csv line 17"
+    left_key = models.TextField(blank=True)
+    identity_hash = models.BinaryField(max_length=16)  # of rule, key or raw text, code, field
+    code = models.CharField(max_length=60)
+    message = models.TextField()
+    field = models.CharField(max_length=255, blank=True)
+    check_name = models.CharField(max_length=100, blank=True)
+    sealed_record = models.BinaryField(null=True)  # left record as canonical texts, by field
+    sealed_raw = models.BinaryField(null=True)  # text of what could not be read
+    sealed_edit = models.BinaryField(null=True)  # the record as a person corrected it
+    resolved_at = models.DateTimeField(null=True, blank=True)
+    resolved_run_id = models.UUIDField(null=True)
+    note = models.CharField(max_length=255, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        permissions = [("replay_rejection", "Can edit, replay and dismiss rejections")]
+        constraints = [
+            models.UniqueConstraint(fields=["rule_id", "identity_hash"], name="one_rejection")
+        ]
+        indexes = [
+            models.Index(fields=["run_id", "code"], name="rejection_by_run"),
+            models.Index(fields=["state", "-created_at"], name="rejection_by_state"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.left_key or self.position}"
+
+    def _identity(self, part: str) -> str:
+        return f"rejection|{self.pk}|{part}"
+
+    def record(self) -> dict[str, str | None] | None:
+        """The record as it was read, by left field."""
+        if not self.sealed_record:
+            return None
+        opened: dict[str, str | None] = unseal_json(self.sealed_record, self._identity("record"))
+        return opened
+
+    def raw(self) -> str:
+        return unseal_json(self.sealed_raw, self._identity("raw")) if self.sealed_raw else ""
+
+    def edit(self) -> dict[str, str | None] | None:
+        """The record as a person corrected it."""
+        if not self.sealed_edit:
+            return None
+        opened: dict[str, str | None] = unseal_json(self.sealed_edit, self._identity("edit"))
+        return opened
+
+    def seal_parts(
+        self,
+        *,
+        record: dict[str, str | None] | None = None,
+        raw: str = "",
+        edit: dict[str, str | None] | None = None,
+    ) -> None:
+        """Set the sealed parts that are given; does not save."""
+        if record is not None:
+            self.sealed_record = seal_json(record, self._identity("record"))
+        if raw:
+            self.sealed_raw = seal_json(raw, self._identity("raw"))
+        if edit is not None:
+            self.sealed_edit = seal_json(edit, self._identity("edit"))

@@ -1,0 +1,1 @@
+"""Mappings, field mappings, lookups; immutable versions."""

@@ -1,0 +1,1 @@
+"""Rules, checks, guards, policies, schedules; immutable versions."""

@@ -1,0 +1,1 @@
+"""Runs, partitions, leases, scheduling: plan, review, apply, settle, verify."""

@@ -1,0 +1,253 @@
+"""Runs and their partitions, leases, logs, checkpoints and due times."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from apps.core.models import BaseModel
+from apps.rules.models import Rule, RuleVersion
+
+
+class RunStatus(models.TextChoices):
+    QUEUED = "queued", "Queued"
+    PLANNING = "planning", "Planning"
+    REVIEWING = "reviewing", "In review"
+    APPLYING = "applying", "Applying"
+    VERIFYING = "verifying", "Verifying"
+    PLANNED = "planned", "Planned (dry run)"
+    SUCCEEDED = "succeeded", "Succeeded"
+    PARTIAL = "partial", "Done with rejections"
+    REFUSED = "refused", "Refused by a guard"
+    FAILED = "failed", "Failed"
+    CANCELLED = "cancelled", "Cancelled"
+
+
+ACTIVE_STATUSES = (
+    RunStatus.QUEUED,
+    RunStatus.PLANNING,
+    RunStatus.REVIEWING,
+    RunStatus.APPLYING,
+    RunStatus.VERIFYING,
+)
+
+
+class Counters(models.Model):
+    """What was counted so far; the run's are the sums of its partitions'."""
+
+    read = models.BigIntegerField(default=0)
+    left_out = models.BigIntegerField(default=0)
+    unchanged = models.BigIntegerField(default=0)
+    planned_inserts = models.BigIntegerField(default=0)
+    planned_updates = models.BigIntegerField(default=0)
+    planned_deletes = models.BigIntegerField(default=0)
+    inserted = models.BigIntegerField(default=0)
+    updated = models.BigIntegerField(default=0)
+    deleted = models.BigIntegerField(default=0)
+    rejected = models.BigIntegerField(default=0)
+    stale = models.BigIntegerField(default=0)
+    warnings = models.BigIntegerField(default=0)
+    bytes_read = models.BigIntegerField(default=0)
+    bytes_written = models.BigIntegerField(default=0)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def planned(self) -> int:
+        return self.planned_inserts + self.planned_updates + self.planned_deletes
+
+    @property
+    def written(self) -> int:
+        return self.inserted + self.updated + self.deleted
+
+
+COUNTER_NAMES = tuple(field.name for field in Counters._meta.local_fields)
+
+
+class Run(BaseModel, Counters):
+    """One execution of a rule, pinned to one version of it."""
+
+    class Trigger(models.TextChoices):
+        MANUAL = "manual", "Started by hand"
+        SCHEDULE = "schedule", "Schedule"
+        REPLAY = "replay", "Replay of rejections"
+        COMMAND = "command", "Command line"
+        DEPENDENCY = "dependency", "After another rule"
+
+    class Mode(models.TextChoices):
+        APPLY = "apply", "Apply"
+        DRY_RUN = "dry_run", "Dry run"
+
+    class Lane(models.TextChoices):
+        UNDECIDED = "", "Not chosen yet"
+        RELAY = "relay", "Relay"
+        STREAM = "stream", "Stream"
+        RECONCILE = "reconcile", "Reconcile"
+
+    rule = models.ForeignKey(Rule, on_delete=models.CASCADE, related_name="runs")
+    version = models.ForeignKey(RuleVersion, on_delete=models.PROTECT, related_name="runs")
+    trigger = models.CharField(max_length=10, choices=Trigger.choices, default=Trigger.MANUAL)
+    mode = models.CharField(max_length=8, choices=Mode.choices, default=Mode.APPLY)
+    status = models.CharField(max_length=10, choices=RunStatus.choices, default=RunStatus.QUEUED)
+    lane = models.CharField(max_length=10, choices=Lane.choices, default="", blank=True)
+    lane_reason = models.CharField(max_length=255, blank=True)
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    sweep = models.BooleanField(default=False)  # a cursor rule's run that compares all keys
+    cursor_from = models.CharField(max_length=100, blank=True)
+    cursor_to = models.CharField(max_length=100, blank=True)
+    rejection_ids = models.JSONField(default=list)  # of a replay
+    read_estimate = models.BigIntegerField(null=True)
+    deletes_held_back = models.CharField(max_length=255, blank=True)
+    started_at = models.DateTimeField(null=True)
+    planned_at = models.DateTimeField(null=True)
+    applied_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    cancel_requested_at = models.DateTimeField(null=True)
+    cancelled_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    cause_code = models.CharField(max_length=60, blank=True)
+    cause = models.TextField(blank=True)
+    remedy = models.TextField(blank=True)
+    accuracy = models.JSONField(null=True)  # what verification counted
+
+    class Meta:
+        ordering = ["-created_at"]
+        permissions = [("cancel_run", "Can cancel a run")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["rule"], condition=Q(status__in=ACTIVE_STATUSES), name="one_active_run"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["-created_at"], name="run_by_time"),
+            models.Index(fields=["rule", "-created_at"], name="run_by_rule"),
+            models.Index(fields=["status", "-created_at"], name="run_by_status"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rule.name}, {self.created_at:%Y-%m-%d %H:%M:%S}"
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in ACTIVE_STATUSES
+
+    @property
+    def is_dry(self) -> bool:
+        return self.mode == self.Mode.DRY_RUN
+
+
+class Partition(BaseModel, Counters):
+    """A unit of work, of retry and of checkpoint. Work happens only under its lease."""
+
+    class Kind(models.TextChoices):
+        PREPARE = "prepare", "Prepare"
+        RECORDS = "records", "Records"
+        VERIFY = "verify", "Verify"
+
+    class State(models.TextChoices):
+        TO_PLAN = "to_plan", "To plan"  # prepare and verify partitions: to do
+        PLANNED = "planned", "Planned"
+        TO_APPLY = "to_apply", "To apply"
+        DONE = "done", "Done"
+        FAILED = "failed", "Failed"
+        CANCELLED = "cancelled", "Cancelled"
+
+    WORKABLE = (State.TO_PLAN, State.TO_APPLY)
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="partitions")
+    number = models.PositiveIntegerField()
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    state = models.CharField(max_length=9, choices=State.choices, default=State.TO_PLAN)
+    range_field = models.CharField(max_length=255, blank=True)  # left field
+    lower = models.BigIntegerField(null=True)
+    upper = models.BigIntegerField(null=True)
+    applied_sequence = models.PositiveIntegerField(default=0)  # checkpoint within the plan
+    estimate = models.BigIntegerField(null=True)
+
+    owner = models.CharField(max_length=120, blank=True)
+    token = models.PositiveBigIntegerField(default=0)  # fencing: grows with each owner
+    lease_until = models.DateTimeField(null=True)
+    attempts = models.PositiveIntegerField(default=0)
+    failures = models.PositiveIntegerField(default=0)
+    not_before = models.DateTimeField(null=True)
+    dispatched_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    error_code = models.CharField(max_length=60, blank=True)
+    error = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["run", "number"]
+        constraints = [models.UniqueConstraint(fields=["run", "number"], name="partition_number")]
+        indexes = [
+            models.Index(
+                fields=["lease_until"],
+                condition=Q(state__in=("to_plan", "to_apply")),
+                name="partition_workable",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"partition {self.number} of {self.run_id}"
+
+
+class RunLog(models.Model):
+    """One line of a run's log. Appended while the run goes on, never changed."""
+
+    class Level(models.TextChoices):
+        INFO = "info", "Info"
+        WARNING = "warning", "Warning"
+        ERROR = "error", "Error"
+
+    id = models.BigAutoField(primary_key=True)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="log")
+    partition_number = models.PositiveIntegerField(null=True)
+    level = models.CharField(max_length=8, choices=Level.choices, default=Level.INFO)
+    message = models.TextField()
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Checkpoint(models.Model):
+    """How far a rule has come. The cursor never goes backwards within one rule version line."""
+
+    rule = models.OneToOneField(
+        Rule, on_delete=models.CASCADE, primary_key=True, related_name="checkpoint"
+    )
+    cursor_field = models.CharField(max_length=255, blank=True)
+    cursor = models.CharField(max_length=100, blank=True)  # canonical text
+    swept_at = models.DateTimeField(null=True)
+    succeeded_at = models.DateTimeField(null=True)
+    version = models.ForeignKey(RuleVersion, null=True, on_delete=models.SET_NULL)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return f"{self.rule_id}: {self.cursor}"
+
+
+class DueRun(BaseModel):
+    """A time at which a rule was due. Unique, so that any number of schedulers may tick."""
+
+    rule = models.ForeignKey(Rule, on_delete=models.CASCADE, related_name="due_runs")
+    due_at = models.DateTimeField()
+    run = models.ForeignKey(Run, null=True, on_delete=models.SET_NULL, related_name="due_runs")
+    skipped = models.CharField(max_length=100, blank=True)
+
+    class Meta:
+        ordering = ["-due_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["rule", "due_at"], name="one_run_per_due_time")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rule_id} at {self.due_at}"

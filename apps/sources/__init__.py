@@ -1,0 +1,1 @@
+"""Sources, datasets, fields, credentials, discovery, drift."""

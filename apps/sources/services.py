@@ -1,0 +1,251 @@
+"""Writes about sources: save, test, discover, pause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+from pydantic import SecretStr
+
+from apps.connectors.base import CheckStep, DatasetSchema, StepStatus
+from apps.connectors.errors import ConfigurationError
+from apps.connectors.registry import build, connector_class, parse_settings, secret_names
+from apps.core.clock import now
+from apps.core.protected import seal_json
+from apps.sources.models import Dataset, Drift, Field, Source
+from apps.sources.selectors import connector_for
+
+
+def split_settings(
+    connector: str, values: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Plain settings and given secrets, apart. An empty secret counts as not given."""
+    names = set(secret_names(connector))
+    plain = {k: v for k, v in values.items() if k not in names and v not in (None, "")}
+    given = {k: _text(v) for k, v in values.items() if k in names and _text(v)}
+    return plain, given
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return "" if value is None else str(value)
+
+
+def save_source(source: Source, values: Mapping[str, Any]) -> Source:
+    """Store a source with its settings; secrets that are not given stay as they are.
+
+    values: settings by name, secrets in clear among them. Raises ConfigurationError that names
+    each wrong field.
+    """
+    plain, given = split_settings(source.connector, values)
+    kept = {k: v for k, v in source.secrets().items() if k in secret_names(source.connector)}
+    stored = {**kept, **given}
+    parsed = parse_settings(source.connector, {**plain, **stored})
+    source.settings = parsed.model_dump(
+        mode="json", exclude=set(secret_names(source.connector)), exclude_defaults=True
+    )
+    moment = now().isoformat()
+    dates = {k: v for k, v in source.secrets_set_at.items() if k in stored}
+    source.secrets_set_at = {**dates, **dict.fromkeys(given, moment)}
+    source.sealed_secrets = seal_json(stored, source.secrets_identity) if stored else None
+    source.save()
+    return source
+
+
+def check_settings(
+    connector: str, values: Mapping[str, Any], source: Source | None = None
+) -> Iterator[CheckStep]:
+    """Test unsaved settings step by step; secrets that are not given come from `source`."""
+    plain, given = split_settings(connector, values)
+    stored = source.secrets() if source is not None and source.connector == connector else {}
+    try:
+        built = build(connector, {**plain, **stored, **given})
+    except ConfigurationError as error:
+        yield CheckStep("settings", StepStatus.FAILED, error.message, error.remedy)
+        return
+    yield from built.check()
+
+
+def check_source(source: Source) -> list[CheckStep]:
+    """Test a stored source and remember the outcome."""
+    steps = list(connector_for(source).check())
+    failed = any(step.status is StepStatus.FAILED for step in steps)
+    source.health = Source.Health.FAILING if failed else Source.Health.OK
+    source.checked_at = now()
+    source.check_steps = [
+        {"name": s.name, "status": s.status.value, "message": s.message, "remedy": s.remedy}
+        for s in steps
+    ]
+    source.save_without_historical_record(
+        update_fields=["health", "checked_at", "check_steps", "updated_at"]
+    )
+    return steps
+
+
+def set_source_paused(source: Source, paused: bool, reason: str = "") -> None:
+    source.paused = paused
+    source._change_reason = reason or ("paused" if paused else "resumed")
+    source.save(update_fields=["paused", "updated_at"])
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What a discovery found: all datasets, and what differs from what was known before."""
+
+    datasets: list[Dataset]
+    drifts: list[Drift]
+
+
+def discover(source: Source) -> Discovery:
+    """Read what the source holds, store it, and report drift against what was known."""
+    found = {schema.name: schema for schema in connector_for(source).discover()}
+    with transaction.atomic():
+        first_time = source.discovered_at is None
+        known = {d.name: d for d in source.datasets.prefetch_related("fields")}
+        drifts: list[Drift] = []
+        for schema in found.values():
+            drifts += _store_dataset(source, known.get(schema.name), schema)
+        for name in known.keys() - found.keys():
+            drifts += _mark_missing(source, known[name])
+        _store_dependencies(source, found)
+        if first_time:
+            drifts = []
+        Drift.objects.bulk_create(drifts)
+        source.discovered_at = now()
+        source.save_without_historical_record(update_fields=["discovered_at", "updated_at"])
+    return Discovery(list(source.datasets.all()), drifts)
+
+
+def refresh_dataset(dataset: Dataset) -> list[Drift]:
+    """Discover one dataset again. Raises DatasetMissing."""
+    schema = connector_for(dataset.source).describe(dataset.name)
+    with transaction.atomic():
+        drifts = _store_dataset(dataset.source, dataset, schema)
+        Drift.objects.bulk_create(drifts)
+    return drifts
+
+
+def _drift(source: Source, dataset: str, kind: Drift.Kind, **details: str) -> Drift:
+    return Drift(
+        source=source,
+        dataset_name=dataset,
+        kind=kind,
+        breaking=kind in Drift.BREAKING,
+        **{name: value[:255] for name, value in details.items()},
+    )
+
+
+def _store_dataset(source: Source, known: Dataset | None, schema: DatasetSchema) -> list[Drift]:
+    dataset = known or Dataset(source=source, name=schema.name, key=list(schema.key))
+    drifts: list[Drift] = []
+    if known is None or known.missing_since is not None:
+        drifts.append(_drift(source, schema.name, Drift.Kind.DATASET_ADDED))
+    if known is not None and schema.key and list(schema.key) != known.key:
+        before, after = ", ".join(known.key), ", ".join(schema.key)
+        drifts.append(
+            _drift(source, schema.name, Drift.Kind.KEY_CHANGED, before=before, after=after)
+        )
+        dataset.key = list(schema.key)
+    dataset.unique_keys = [list(key) for key in schema.unique_keys]
+    dataset.references = [
+        {"fields": list(r.fields), "dataset": r.dataset, "target_fields": list(r.target_fields)}
+        for r in schema.references
+    ]
+    dataset.format = schema.format
+    dataset.writable = schema.writable
+    dataset.row_count = schema.row_count
+    dataset.size_bytes = schema.size_bytes
+    dataset.discovered_at = now()
+    dataset.missing_since = None
+    dataset.save()
+    drifts += _store_fields(dataset, schema, is_new=known is None)
+    return drifts
+
+
+def _store_fields(dataset: Dataset, schema: DatasetSchema, *, is_new: bool) -> list[Drift]:
+    known = {} if is_new else {field.name: field for field in dataset.fields.all()}
+    drifts: list[Drift] = []
+    source, name = dataset.source, dataset.name
+    for position, described in enumerate(schema.fields):
+        field = known.pop(described.name, None)
+        if field is None:
+            field = Field(dataset=dataset, name=described.name)
+            if not is_new:
+                drifts.append(
+                    _drift(source, name, Drift.Kind.FIELD_ADDED, field_name=described.name)
+                )
+        elif field.type != str(described.type):
+            drifts.append(
+                _drift(
+                    source,
+                    name,
+                    Drift.Kind.TYPE_CHANGED,
+                    field_name=field.name,
+                    before=field.type,
+                    after=str(described.type),
+                )
+            )
+        elif field.nullable != described.nullable:
+            words = {True: "may be empty", False: "required"}
+            drifts.append(
+                _drift(
+                    source,
+                    name,
+                    Drift.Kind.NULLABLE_CHANGED,
+                    field_name=field.name,
+                    before=words[field.nullable],
+                    after=words[described.nullable],
+                )
+            )
+        field.type = str(described.type)
+        field.native_type = described.native_type[:200]
+        field.nullable = described.nullable
+        field.has_default = described.has_default
+        field.server_assigned = described.server_assigned
+        field.generated = described.generated
+        field.position = position
+        field.missing_since = None
+        field.save()
+    for field in known.values():
+        if field.missing_since is None:
+            drifts.append(_drift(source, name, Drift.Kind.FIELD_MISSING, field_name=field.name))
+            field.missing_since = now()
+            field.save(update_fields=["missing_since", "updated_at"])
+    return drifts
+
+
+def _mark_missing(source: Source, dataset: Dataset) -> list[Drift]:
+    if dataset.missing_since is not None:
+        return []
+    dataset.missing_since = now()
+    dataset.save(update_fields=["missing_since", "updated_at"])
+    return [_drift(source, dataset.name, Drift.Kind.DATASET_MISSING)]
+
+
+def _store_dependencies(source: Source, found: Mapping[str, DatasetSchema]) -> None:
+    by_name = {d.name: d for d in source.datasets.all()}
+    for schema in found.values():
+        targets = [
+            by_name[r.dataset]
+            for r in schema.references
+            if r.dataset in by_name and r.dataset != schema.name
+        ]
+        if targets:
+            by_name[schema.name].depends_on.add(*targets)
+
+
+def create_dataset(source: Source, schema: DatasetSchema) -> Dataset:
+    """Create a dataset at the source and remember it. Raises ConfigurationError."""
+    connector = connector_for(source)
+    if not connector_class(source.connector).capabilities.create_dataset:
+        raise ConfigurationError(
+            f"{source.connector} sources cannot create datasets", where=source.name
+        )
+    connector.create_dataset(schema)
+    with transaction.atomic():
+        known = source.datasets.filter(name=schema.name).first()
+        _store_dataset(source, known, connector.describe(schema.name))
+    return source.datasets.get(name=schema.name)

@@ -1,0 +1,152 @@
+"""What the environment may say. One class, one place; `docs/reference/settings.md` lists it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+class Profile(StrEnum):
+    EMBEDDED = "embedded"  # no server to install: SQLite, file system broker
+    PRODUCTION = "production"  # PostgreSQL, Redis or RabbitMQ, HTTPS
+    TEST = "test"
+
+
+class Environment(BaseSettings):
+    """Settings by environment variable, all prefixed `LOCKSTEP_` but the three URLs' short forms."""
+
+    model_config = SettingsConfigDict(env_prefix="LOCKSTEP_", env_file=None, extra="ignore")
+
+    profile: Profile = Profile.EMBEDDED
+    data_dir: Path = BASE_DIR / "data"
+    debug: bool = False
+    secret_key: SecretStr | None = None
+    # AES-256 keys for values at rest: lines `id:base64`, the first one encrypts.
+    encryption_keys: SecretStr | None = None
+    encryption_key_file: Path | None = None
+    allowed_hosts: list[str] = ["127.0.0.1", "localhost", "[::1]"]
+    csrf_trusted_origins: list[str] = []
+    database_url: SecretStr | None = None
+    redis_url: SecretStr | None = None
+    broker_url: SecretStr | None = None  # amqp://… for RabbitMQ; default: redis_url
+    time_zone: str = "UTC"
+    lease_seconds: float = 60.0
+    tick_seconds: float = 5.0
+    partition_rows: int = 250_000
+    memory_limit_mb: int = 400
+    worker_processes: int = 2
+    log_level: str = "INFO"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_names(cls, values: dict[str, object]) -> dict[str, object]:
+        for name in ("DATABASE_URL", "REDIS_URL", "BROKER_URL"):
+            if os.environ.get(name) and not values.get(name.lower()):
+                values[name.lower()] = os.environ[name]
+        return values
+
+    @model_validator(mode="after")
+    def _production_is_explicit(self) -> Environment:
+        if self.profile is not Profile.PRODUCTION:
+            return self
+        missing = [
+            name
+            for name, value in {
+                "DATABASE_URL": self.database_url,
+                "REDIS_URL or BROKER_URL": self.redis_url or self.broker_url,
+                "LOCKSTEP_SECRET_KEY": self.secret_key,
+                "LOCKSTEP_ENCRYPTION_KEYS or LOCKSTEP_ENCRYPTION_KEY_FILE": (
+                    self.encryption_keys or self.encryption_key_file
+                ),
+            }.items()
+            if not value
+        ]
+        if missing:
+            raise ValueError(f"the production profile needs {', '.join(missing)}")
+        return self
+
+    def django_secret_key(self) -> str:
+        if self.secret_key:
+            return self.secret_key.get_secret_value()
+        return _kept_secret(self.data_dir / "secrets" / "django_secret_key", _new_secret)
+
+    def encryption_key_text(self) -> str:
+        """Lines `id:base64` of the AES-256 keys; embedded: made at first use, kept in a file."""
+        if self.encryption_keys:
+            return self.encryption_keys.get_secret_value()
+        if self.encryption_key_file:
+            return self.encryption_key_file.read_text(encoding="ascii")
+        return _kept_secret(self.data_dir / "secrets" / "encryption_keys", _new_key_line)
+
+    def django_database(self) -> dict[str, object]:
+        if self.database_url is None:
+            return {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": str(self.data_dir / "lockstep.sqlite3"),
+                "OPTIONS": {
+                    "transaction_mode": "IMMEDIATE",
+                    "timeout": 30,
+                    "init_command": (
+                        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; "
+                        "PRAGMA cache_size=-32000; PRAGMA temp_store=MEMORY"
+                    ),
+                },
+            }
+        return _postgresql(self.database_url.get_secret_value())
+
+    def celery_broker(self) -> str:
+        url = self.broker_url or self.redis_url
+        return url.get_secret_value() if url else "filesystem://"
+
+
+def _postgresql(url: str) -> dict[str, object]:
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ValueError("DATABASE_URL must begin with postgresql://")
+    options = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path.lstrip("/"),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parts.hostname or "",
+        "PORT": str(parts.port or ""),
+        "OPTIONS": options,
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+    }
+
+
+def _new_secret() -> str:
+    return secrets.token_urlsafe(64)
+
+
+def _new_key_line() -> str:
+    import base64
+
+    return f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}\n"
+
+
+def _kept_secret(path: Path, make: object) -> str:
+    """The secret in `path`; made there, readable by its owner alone, when there is none."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(make())  # type: ignore[operator]
+        try:
+            os.link(draft, path)  # the first process wins; all read the same secret
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text(encoding="ascii")

@@ -1,0 +1,90 @@
+"""The sidebar: groups and entries, each shown to those who may open it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse_lazy
+
+
+def _may(permission: str) -> Callable[[HttpRequest], bool]:
+    return lambda request: request.user.has_perm(permission)
+
+
+def _entry(title: str, icon: str, url: str, permission: str, badge: str = "") -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "title": title,
+        "icon": icon,
+        "link": reverse_lazy(f"admin:{url}"),
+        "permission": _may(permission),
+    }
+    if badge:
+        entry["badge"] = badge
+    return entry
+
+
+SIDEBAR = [
+    {
+        "title": "",
+        "items": [
+            {"title": "Overview", "icon": "space_dashboard", "link": reverse_lazy("admin:index")},
+            _entry("New sync", "add_circle", "new_sync", "rules.add_rule"),
+        ],
+    },
+    {
+        "title": "Operate",
+        "separator": True,
+        "items": [
+            _entry("Runs", "play_circle", "runs_run_changelist", "runs.view_run"),
+            _entry(
+                "Rejections",
+                "rule",
+                "ledger_rejection_changelist",
+                "ledger.view_rejection",
+                "apps.console.navigation.open_rejections",
+            ),
+            _entry("Changes", "difference", "ledger_change_changelist", "ledger.view_change"),
+        ],
+    },
+    {
+        "title": "Configure",
+        "separator": True,
+        "items": [
+            _entry("Sources", "database", "sources_source_changelist", "sources.view_source"),
+            _entry("Datasets", "table", "sources_dataset_changelist", "sources.view_dataset"),
+            _entry(
+                "Mappings",
+                "conversion_path",
+                "mappings_mapping_changelist",
+                "mappings.view_mapping",
+            ),
+            _entry("Rules", "sync_alt", "rules_rule_changelist", "rules.view_rule"),
+            _entry(
+                "Lookup tables",
+                "menu_book",
+                "mappings_lookuptable_changelist",
+                "mappings.view_lookuptable",
+            ),
+        ],
+    },
+    {
+        "title": "Investigate",
+        "separator": True,
+        "items": [
+            _entry("Schema drift", "schema", "sources_drift_changelist", "sources.view_drift"),
+            _entry(
+                "Data inventory", "inventory_2", "sources_field_changelist", "sources.view_field"
+            ),
+        ],
+    },
+    {
+        "title": "Administer",
+        "separator": True,
+        "items": [
+            _entry("Users", "person", "accounts_user_changelist", "accounts.view_user"),
+            _entry("Roles", "badge", "auth_group_changelist", "auth.view_group"),
+        ],
+    },
+]
