@@ -1,0 +1,175 @@
+"""Writes about mappings: save, publish a version, suggest, preview, create a missing target."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+
+from apps.connectors.base import ReadRequest
+from apps.connectors.errors import ConfigurationError
+from apps.engine.spec import FieldMappingSpec, MappingSpec, RuleSpec
+from apps.engine.suggest import Suggestion, propose_right, suggest_pairs
+from apps.engine.transform import compile_transform
+from apps.mappings.models import FieldMapping, LookupEntry, LookupTable, Mapping, MappingVersion
+from apps.mappings.selectors import (
+    LINK_PREFIX,
+    linked_rules,
+    lookup_names,
+    lookup_values,
+    mapping_expressions,
+    mapping_spec,
+)
+from apps.sources.models import Dataset, Source
+from apps.sources.selectors import connector_for
+from apps.sources.services import create_dataset
+
+if TYPE_CHECKING:
+    from apps.accounts.models import User
+
+AUTHOR_PERMISSION = "mappings.author_expressions"
+
+
+def require_author(actor: User | None, before: Sequence[str], after: Sequence[str]) -> None:
+    """Refuse new or changed expressions of somebody who may not write them.
+
+    `actor` None is the system itself: the command line and the demo.
+    """
+    changed = {text for text in after if text} - set(before)
+    if changed and actor is not None and not actor.has_perm(AUTHOR_PERMISSION):
+        raise PermissionDenied("writing expressions needs the permission 'author expressions'")
+
+
+def validate_mapping(spec: MappingSpec, rule: RuleSpec | None = None) -> None:
+    """Compile without running. Raises ConfigurationError or ExpressionRefused."""
+    rule = rule or RuleSpec()
+    texts = [*mapping_expressions(spec), rule.filter, *(c.expression for c in rule.checks)]
+    links = {LINK_PREFIX + name for name in linked_rules(*texts)}
+    compile_transform(spec, rule, lookups=lookup_names() | links)
+
+
+@transaction.atomic
+def save_mapping(
+    mapping: Mapping,
+    fields: Sequence[FieldMappingSpec],
+    key: Sequence[str],
+    *,
+    actor: User | None,
+) -> MappingVersion:
+    """Store a mapping with exactly these field mappings, and publish it.
+
+    Raises ConfigurationError naming the field, or PermissionDenied.
+    """
+    known = {row.right: row for row in mapping.fields.all()} if mapping.created_at else {}
+    require_author(
+        actor,
+        [text for row in known.values() for text in (row.to_right, row.to_left)],
+        [text for spec in fields for text in (spec.to_right, spec.to_left)],
+    )
+    mapping.key = list(key)
+    mapping.save()
+    for position, spec in enumerate(fields):
+        row = known.pop(spec.right, None) or FieldMapping(mapping=mapping, right=spec.right)
+        changed = {**spec.model_dump(exclude={"right"}), "position": position}
+        if row.created_at is None or any(getattr(row, k) != v for k, v in changed.items()):
+            for name, value in changed.items():
+                setattr(row, name, value)
+            row.save()
+    for row in known.values():
+        row.delete()
+    return publish(mapping, actor=actor)
+
+
+def publish(mapping: Mapping, *, actor: User | None) -> MappingVersion:
+    """The version that says what the mapping says now; a new one if it says something new."""
+    mapping = Mapping.objects.prefetch_related("fields", "left__fields", "right__fields").get(
+        pk=mapping.pk
+    )
+    spec = mapping_spec(mapping)
+    validate_mapping(spec)
+    data = spec.model_dump(mode="json")
+    digest = content_digest(data)
+    latest = mapping.current_version
+    if latest is not None and latest.digest == digest:
+        return latest
+    return MappingVersion.objects.create(
+        mapping=mapping,
+        number=latest.number + 1 if latest else 1,
+        spec_data=data,
+        digest=digest,
+        created_by=actor,
+    )
+
+
+def content_digest(data: Any) -> str:
+    """SHA-256 of the canonical JSON of a version's content."""
+    return hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def suggest(left: Dataset, right: Dataset) -> list[Suggestion]:
+    """Pairs of fields that probably correspond, for a person to confirm."""
+    return suggest_pairs(left.schema(), right.schema())
+
+
+def create_target(left: Dataset, source: Source, name: str, naming: str = "same") -> Dataset:
+    """Create the missing right dataset after the left one's shape."""
+    if source.datasets.filter(name=name, missing_since=None).exists():
+        raise ConfigurationError(f"dataset '{name}' exists already", where=source.name)
+    return create_dataset(source, propose_right(left.schema(), name, naming))
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRow:
+    """One sample record: what it is now, and what would be written or why it would not."""
+
+    before: dict[str, str | None]
+    after: dict[str, str | None] = field(default_factory=dict)
+    problem: str = ""
+    left_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    rows: tuple[PreviewRow, ...]
+    warnings: dict[str, int]
+
+
+def preview(
+    mapping: MappingSpec, rule: RuleSpec, left: Dataset, *, actor: User | None, limit: int = 5
+) -> Preview:
+    """Run unsaved expressions over real sample records, in a disposable child process.
+
+    Raises ConfigurationError or ExpressionRefused for what cannot be compiled.
+    """
+    from apps.mappings.preview import preview_rows
+
+    require_author(actor, [], [*mapping_expressions(mapping), rule.filter])
+    validate_mapping(mapping, rule)
+    schema = left.schema()
+    request = ReadRequest(dataset=schema, fields=schema.field_names, limit=limit, batch_rows=limit)
+    batches = list(connector_for(left.source).read(request))
+    tables = lookup_values(lookup_names())
+    return preview_rows(mapping, rule, schema, batches, tables)
+
+
+@transaction.atomic
+def save_lookup(name: str, entries: dict[str, str], description: str = "") -> LookupTable:
+    """Store a lookup table with exactly these entries."""
+    table, _ = LookupTable.objects.get_or_create(name=name)
+    if table.description != description:
+        table.description = description
+        table.save()
+    known = {entry.key: entry for entry in table.entries.all()}
+    for key, value in entries.items():
+        entry = known.pop(key, None) or LookupEntry(table=table, key=key)
+        if entry.value != value:
+            entry.value = value
+            entry.save()
+    for entry in known.values():
+        entry.delete()
+    return table

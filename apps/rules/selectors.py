@@ -1,0 +1,97 @@
+"""Reads about rules; the scoped queryset of each model of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from django.db.models import QuerySet
+
+from apps.connectors.errors import ConfigurationError
+from apps.core.selectors import scoped
+from apps.engine.spec import CheckKind, CheckSpec, Guards, RuleSpec
+from apps.rules.models import Check, Rule, RuleVersion, SyncDraft
+
+
+def rules(actor: Any, action: str = "view") -> QuerySet[Rule]:
+    return scoped(
+        Rule.objects.select_related("mapping__left__source", "mapping__right__source"),
+        actor,
+        action,
+    )
+
+
+def rule_versions(actor: Any, action: str = "view") -> QuerySet[RuleVersion]:
+    return scoped(RuleVersion.objects.select_related("rule", "mapping_version"), actor, action)
+
+
+def drafts(actor: Any) -> QuerySet[SyncDraft]:
+    """Only a person's own drafts."""
+    return SyncDraft.objects.filter(owner_id=actor.pk)
+
+
+def check_spec(check: Check) -> CheckSpec:
+    return CheckSpec(
+        name=check.name,
+        kind=CheckKind(check.kind),
+        field=check.field,
+        severity=check.severity,
+        type=check.type,
+        pattern=check.pattern,
+        minimum=check.minimum or None,
+        maximum=check.maximum or None,
+        values=tuple(check.values),
+        lookup=check.lookup,
+        expression=check.expression,
+    )
+
+
+def rule_spec(rule: Rule) -> RuleSpec:
+    """What the rule says now. Raises pydantic's ValidationError for contradictions."""
+    return RuleSpec(
+        direction=rule.direction,
+        delta=rule.delta,
+        cursor_field=rule.cursor_field,
+        cursor_lag_seconds=rule.cursor_lag_seconds,
+        sweep_minutes=rule.sweep_minutes,
+        filter=rule.filter,
+        on_leave=rule.on_leave,
+        on_delete=rule.on_delete,
+        mark_field=rule.mark_field,
+        mark_value=rule.mark_value,
+        checks=tuple(check_spec(check) for check in rule.checks.all()),
+        max_rejections=rule.max_rejections,
+        max_rejections_percent=rule.max_rejections_percent,
+        guards=Guards(
+            max_deletes=rule.max_deletes,
+            max_deletes_percent=rule.max_deletes_percent,
+            max_changes=rule.max_changes,
+            max_changes_percent=rule.max_changes_percent,
+            refuse_empty_source=rule.refuse_empty_source,
+        ),
+    )
+
+
+def in_dependency_order(chosen: Iterable[Rule]) -> list[Rule]:
+    """Rules so that each comes after those it depends on.
+
+    Dependencies are the declared ones and those of the right datasets' foreign keys.
+    Raises ConfigurationError naming the circle.
+    """
+    by_id = {rule.pk: rule for rule in chosen}
+    by_right = {rule.mapping.right_id: rule.pk for rule in by_id.values()}
+    graph: dict[Any, set[Any]] = {}
+    for rule in by_id.values():
+        declared = set(rule.depends_on.values_list("pk", flat=True)) & by_id.keys()
+        datasets = rule.mapping.right.depends_on.values_list("pk", flat=True)
+        implied = {by_right[pk] for pk in datasets if pk in by_right} - {rule.pk}
+        graph[rule.pk] = declared | implied
+    try:
+        return [by_id[pk] for pk in TopologicalSorter(graph).static_order()]
+    except CycleError as error:
+        names = " → ".join(by_id[pk].name for pk in error.args[1])
+        raise ConfigurationError(
+            f"rules depend on each other in a circle: {names}",
+            remedy="Remove one of the dependencies.",
+        ) from None

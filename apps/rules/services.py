@@ -1,0 +1,127 @@
+"""Writes about rules: save, publish a version, enable, pause."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from django.db import transaction
+from pydantic import ValidationError
+
+from apps.connectors.errors import ConfigurationError
+from apps.core.clock import now
+from apps.engine.spec import CheckSpec, RuleSpec
+from apps.engine.transform import compile_transform
+from apps.mappings.selectors import (
+    LINK_PREFIX,
+    linked_rules,
+    lookup_names,
+    mapping_expressions,
+)
+from apps.mappings.services import content_digest, require_author
+from apps.mappings.services import publish as publish_mapping
+from apps.rules.models import Check, Rule, RuleVersion
+from apps.rules.schedule import validate_schedule
+from apps.rules.selectors import in_dependency_order, rule_spec
+
+if TYPE_CHECKING:
+    from apps.accounts.models import User
+
+
+def spec_of(rule: Rule) -> RuleSpec:
+    """What the rule says. Raises ConfigurationError for contradictions."""
+    try:
+        return rule_spec(rule)
+    except ValidationError as error:
+        messages = "; ".join(item["msg"] for item in error.errors(include_url=False))
+        raise ConfigurationError(messages, where=f"rule '{rule.name}'") from None
+
+
+@transaction.atomic
+def save_rule(rule: Rule, checks: Sequence[CheckSpec], *, actor: User | None) -> RuleVersion:
+    """Store a rule with exactly these checks, and publish it.
+
+    Raises ConfigurationError naming what is wrong, or PermissionDenied.
+    """
+    known = {check.name: check for check in rule.checks.all()} if rule.created_at else {}
+    rule.save()
+    for position, spec in enumerate(checks):
+        check = known.pop(spec.name, None) or Check(rule=rule, name=spec.name)
+        check.position = position
+        for name, value in spec.model_dump(mode="json", exclude={"name"}).items():
+            setattr(check, name, "" if value is None else value)
+        check.save()
+    for check in known.values():
+        check.delete()
+    return publish(rule, actor=actor)
+
+
+def validate_rule(rule: Rule) -> None:
+    """Check schedule, references and dependencies. Raises ConfigurationError."""
+    validate_schedule(rule)
+    spec = spec_of(rule)
+    names = {field.name for field in rule.mapping.left.fields.all()}
+    if spec.cursor_field and spec.cursor_field not in names:
+        raise ConfigurationError(
+            f"'{spec.cursor_field}' is no field of {rule.mapping.left.name}", where="cursor field"
+        )
+    in_dependency_order([rule, *Rule.objects.exclude(pk=rule.pk)])
+
+
+@transaction.atomic
+def publish(rule: Rule, *, actor: User | None) -> RuleVersion:
+    """The version that says what rule and mapping say now; a new one if that is something new.
+
+    Raises ConfigurationError, ExpressionRefused or PermissionDenied.
+    """
+    rule = Rule.objects.select_related("mapping").get(pk=rule.pk)
+    validate_rule(rule)
+    spec = spec_of(rule)
+    mapping_version = publish_mapping(rule.mapping, actor=actor)
+    latest = rule.current_version
+    before = latest.spec() if latest else RuleSpec()
+    require_author(actor, _expressions(before), _expressions(spec))
+    mapping = mapping_version.spec()
+    links = linked_rules(*mapping_expressions(mapping), *_expressions(spec))
+    _require_rules(links, rule)
+    names = lookup_names() | {LINK_PREFIX + name for name in links}
+    compile_transform(mapping, spec, lookups=names)
+    data = spec.model_dump(mode="json")
+    digest = content_digest([data, mapping_version.digest])
+    if latest is not None and latest.digest == digest:
+        return latest
+    return RuleVersion.objects.create(
+        rule=rule,
+        number=latest.number + 1 if latest else 1,
+        mapping_version=mapping_version,
+        spec_data=data,
+        digest=digest,
+        created_by=actor,
+    )
+
+
+def _expressions(spec: RuleSpec) -> list[str]:
+    return [spec.filter, *(check.expression for check in spec.checks)]
+
+
+def _require_rules(names: set[str], rule: Rule) -> None:
+    missing = names - set(Rule.objects.values_list("name", flat=True))
+    if missing:
+        raise ConfigurationError(
+            f"link() names a rule that does not exist: {', '.join(sorted(missing))}",
+            where=f"rule '{rule.name}'",
+        )
+
+
+def set_enabled(rule: Rule, enabled: bool) -> None:
+    """Let the schedule start runs, or not."""
+    validate_schedule(rule)
+    rule.enabled = enabled
+    rule.schedule_since = now() if enabled else None
+    rule.save(update_fields=["enabled", "schedule_since", "updated_at"])
+
+
+def set_rule_paused(rule: Rule, paused: bool, reason: str = "") -> None:
+    rule.paused = paused
+    rule._change_reason = reason or ("paused" if paused else "resumed")
+    rule.save(update_fields=["paused", "updated_at"])
