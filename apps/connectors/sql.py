@@ -1,0 +1,193 @@
+"""What the SQL connectors share on the way in: names, sizes, keys, rejections, connection tests."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from apps.connectors.base import (
+    CheckStep,
+    DatasetSchema,
+    FieldSchema,
+    RawRejection,
+    ReadBatch,
+    ReadRequest,
+    StepStatus,
+)
+from apps.connectors.errors import FieldMissing, LockstepError
+from apps.connectors.sql_values import decode
+
+BATCH_BYTES = 32 * 1024 * 1024
+KEYS_PER_QUERY = 5_000
+_RAW_CHARACTERS = 10_000
+
+Probe = Callable[[], str]
+"""One step of a connection test: gives the message for a success, raises a LockstepError."""
+
+
+class TlsMode(StrEnum):
+    """How a connection is protected."""
+
+    DISABLE = "disable"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_FULL = "verify-full"
+
+
+def find_fields(current: DatasetSchema, names: Iterable[str]) -> list[FieldSchema]:
+    """The named fields as they are now, in that order. Raises FieldMissing, naming all gone."""
+    by_name = {field.name: field for field in current.fields}
+    wanted = list(names)
+    missing = [name for name in wanted if name not in by_name]
+    if missing:
+        listed = ", ".join(f"'{name}'" for name in missing)
+        raise FieldMissing(f"the dataset has no field {listed}", where=current.name)
+    return [by_name[name] for name in wanted]
+
+
+def decode_batch(
+    raw: Mapping[str, pa.Array],
+    fields: Sequence[FieldSchema],
+    *,
+    key: Sequence[str],
+    already_bad: Mapping[int, str] | None = None,
+) -> ReadBatch:
+    """Bring raw columns (named like the fields) into neutral storage, rejecting bad rows.
+
+    already_bad: rows that are known to be unreadable, with the field that is the cause.
+    """
+    columns: list[pa.Array] = []
+    bad: dict[int, str] = dict(already_bad or {})
+    for field in fields:
+        decoded = decode(raw[field.name], field.type)
+        columns.append(decoded.values)
+        for row in decoded.bad:
+            bad.setdefault(row, field.name)
+    arrow_schema = pa.schema([(field.name, field.type.arrow) for field in fields])
+    records = pa.RecordBatch.from_arrays(columns, schema=arrow_schema)
+    if not bad:
+        return ReadBatch(records)
+    types = {field.name: field for field in fields}
+    rejected = tuple(_reject(records, raw, row, types[bad[row]], key=key) for row in sorted(bad))
+    keep = pc.invert(pc.is_in(pa.array(range(len(records))), pa.array(sorted(bad), pa.int64())))
+    return ReadBatch(records.filter(keep), rejected)
+
+
+def _reject(
+    records: pa.RecordBatch,
+    raw: Mapping[str, pa.Array],
+    row: int,
+    field: FieldSchema,
+    *,
+    key: Sequence[str],
+) -> RawRejection:
+    known = set(records.schema.names)
+    key_values: dict[str, Any] | None = None
+    if key and set(key) <= known:
+        key_values = {name: records.column(name)[row].as_py() for name in key}
+        if any(value is None for value in key_values.values()):
+            key_values = None
+    position = (
+        ", ".join(f"{name}={value}" for name, value in key_values.items())
+        if key_values
+        else "a record whose key could not be read"
+    )
+    text = "\n".join(f"{name}: {_raw_text(column[row])}" for name, column in raw.items())
+    return RawRejection(
+        position=position,
+        code="record.malformed",
+        message=f"the value is not a valid {field.type}",
+        raw=text[:_RAW_CHARACTERS],
+        key=key_values,
+        field=field.name,
+    )
+
+
+def _raw_text(scalar: Any) -> str:
+    try:
+        return str(scalar.as_py())
+    except (ValueError, OverflowError):
+        return str(scalar)
+
+
+def requested_key_chunks(request: ReadRequest, current: DatasetSchema) -> Iterator[pa.Table]:
+    """The distinct complete keys of a lookup, in chunks, in the storage of their fields' types.
+
+    Keys that no record of such a type can have are left out.
+    """
+    if request.keys is None or request.keys.num_rows == 0:
+        return
+    fields = find_fields(current, request.keys.column_names)
+    columns = {}
+    usable = pa.array([True] * request.keys.num_rows)
+    for field in fields:
+        decoded = decode(request.keys.column(field.name), field.type)
+        columns[field.name] = decoded.values
+        usable = pc.and_(usable, pc.is_valid(decoded.values))
+    table = pa.table(columns).filter(usable)
+    table = table.group_by(table.column_names).aggregate([]).select(table.column_names)
+    for start in range(0, table.num_rows, KEYS_PER_QUERY):
+        yield table.slice(start, KEYS_PER_QUERY)
+
+
+def even_bounds(lowest: int | None, highest: int | None, parts: int) -> list[int]:
+    """Bounds that cut the integers from lowest to highest into equal shares."""
+    if lowest is None or highest is None or parts < 2 or highest <= lowest:
+        return []
+    width = highest - lowest + 1
+    bounds = {lowest + width * part // parts for part in range(1, parts)}
+    return sorted(bound for bound in bounds if bound > lowest)
+
+
+def run_steps(steps: Sequence[tuple[str, Probe]], *, secret: str = "") -> Iterator[CheckStep]:
+    """Run the probes in order; after the first failure the rest are skipped. Never raises."""
+    failed = False
+    for name, probe in steps:
+        if failed:
+            yield CheckStep(name, StepStatus.SKIPPED, "An earlier step failed.")
+            continue
+        try:
+            yield CheckStep(name, StepStatus.OK, probe())
+        except LockstepError as error:
+            failed = True
+            yield CheckStep(
+                name, StepStatus.FAILED, without_secret(str(error), secret), error.remedy
+            )
+        except Exception as error:
+            # A connection test that breaks must still say where.
+            failed = True
+            yield CheckStep(
+                name,
+                StepStatus.FAILED,
+                f"This step failed unexpectedly ({type(error).__name__}).",
+                LockstepError.default_remedy,
+            )
+
+
+def without_secret(text: str, secret: str) -> str:
+    """The text with the secret blotted out, should a driver ever repeat it."""
+    return text.replace(secret, "•••") if secret else text
+
+
+def resolve_host(host: str, port: int) -> str:
+    """Look a host name up. Raises OSError."""
+    if host.startswith("/"):
+        if not Path(host).exists():
+            raise FileNotFoundError(host)
+        return f"The socket directory {host} exists."
+    addresses = {item[4][0] for item in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    return f"{host} is {', '.join(sorted(str(address) for address in addresses))}."
+
+
+def connect_host(host: str, port: int, timeout: float) -> str:
+    """Open and close a plain connection. Raises OSError."""
+    if host.startswith("/"):
+        return "A local socket needs no network."
+    socket.create_connection((host, port), timeout=timeout).close()
+    return f"{host} answers on port {port}."

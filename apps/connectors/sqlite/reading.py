@@ -1,0 +1,207 @@
+"""Reading SQLite tables as record batches."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from apps.connectors.base import DatasetSchema, FieldSchema, RawRejection, ReadBatch, ReadRequest
+from apps.connectors.sql import BATCH_BYTES, decode_batch, find_fields, requested_key_chunks
+from apps.connectors.sqlite.connection import quote
+from apps.connectors.sqlite.types import bound_values, column_of
+from apps.connectors.types import Kind, NeutralType
+
+KEYS_TABLE = "lockstep_keys"
+_FETCHED_ROWS = 1_000
+_VARIABLE_SIZE = {Kind.TEXT, Kind.BYTES, Kind.JSON}
+
+
+def read_batches(
+    connection: sqlite3.Connection, request: ReadRequest, current: DatasetSchema
+) -> Iterator[ReadBatch]:
+    """Run the request in one read transaction."""
+    fields = find_fields(current, request.fields)
+    columns = ", ".join(f"t.{quote(field.name)}" for field in fields) or "1"
+    select = f"SELECT {columns} FROM {quote(current.name)} AS t"
+    limit = "" if request.limit is None else f" LIMIT {int(request.limit)}"
+    connection.execute("BEGIN")
+    try:
+        if request.keys is not None:
+            yield from _read_keys(connection, request, current, fields)
+            return
+        condition, parameters = _condition(request, current)
+        cursor = connection.execute(f"{select}{condition}{limit}", parameters)
+        yield from _batches(cursor, fields, current, request.batch_rows)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _condition(request: ReadRequest, current: DatasetSchema) -> tuple[str, list[Any]]:
+    clauses: list[str] = []
+    parameters: list[Any] = []
+    if request.key_range is not None:
+        name = quote(find_fields(current, [request.key_range.field])[0].name)
+        if request.key_range.lower is not None:
+            clauses.append(f"t.{name} >= ?")
+            parameters.append(request.key_range.lower)
+        if request.key_range.upper is not None:
+            clauses.append(f"t.{name} < ?")
+            parameters.append(request.key_range.upper)
+    if request.cursor is not None and request.cursor.after is not None:
+        field = find_fields(current, [request.cursor.field])[0]
+        after = pa.chunked_array([pa.array([request.cursor.after], field.type.arrow)])
+        column = f"t.{quote(field.name)}"
+        left, right = _ordered(column, field.type), _ordered("?", field.type)
+        clauses.append(f"({left} >= {right} OR {column} IS NULL)")
+        parameters.extend(bound_values(after, field))
+    return (f" WHERE {' AND '.join(clauses)}" if clauses else ""), parameters
+
+
+def _ordered(expression: str, kind: NeutralType) -> str:
+    """A form in which timestamps written in different ways sort by time."""
+    if kind.kind is Kind.TIMESTAMP:
+        return f"replace({expression}, 'T', ' ')"
+    if kind.kind is Kind.TIMESTAMPTZ:
+        return f"julianday({expression})"
+    return expression
+
+
+def _read_keys(
+    connection: sqlite3.Connection,
+    request: ReadRequest,
+    current: DatasetSchema,
+    fields: list[FieldSchema],
+) -> Iterator[ReadBatch]:
+    columns = ", ".join(f"t.{quote(field.name)}" for field in fields) or "1"
+    left = request.limit
+    for chunk in requested_key_chunks(request, current):
+        stage_keys(connection, chunk, current, range(chunk.num_rows))
+        join = key_join(find_fields(current, chunk.column_names))
+        limit = "" if left is None else f" LIMIT {left}"
+        cursor = connection.execute(
+            f"SELECT {columns} FROM {KEYS_TABLE} AS s "
+            f"CROSS JOIN {quote(current.name)} AS t ON {join}{limit}"
+        )
+        for batch in _batches(cursor, fields, current, request.batch_rows):
+            if left is not None:
+                left -= batch.records.num_rows + len(batch.rejected)
+            yield batch
+        if left is not None and left <= 0:
+            return
+
+
+def stage_keys(
+    connection: sqlite3.Connection, keys: pa.Table, current: DatasetSchema, rows: Sequence[int]
+) -> None:
+    """Put keys, with the row numbers given, into the connection's own temporary table."""
+    fields = find_fields(current, keys.column_names)
+    names = ", ".join(f"k{index}" for index in range(len(fields)))
+    connection.execute(f"DROP TABLE IF EXISTS temp.{KEYS_TABLE}")
+    connection.execute(f"CREATE TEMP TABLE {KEYS_TABLE} (n INTEGER PRIMARY KEY, {names})")
+    columns = [bound_values(keys.column(field.name), field) for field in fields]
+    marks = ", ".join("?" for _ in range(len(fields) + 1))
+    connection.executemany(
+        f"INSERT INTO {KEYS_TABLE} VALUES ({marks})", zip(rows, *columns, strict=True)
+    )
+
+
+def key_join(fields: Sequence[FieldSchema]) -> str:
+    """The condition that a record `t` has exactly the key in `s`."""
+    return " AND ".join(key_match(field, f"s.k{index}") for index, field in enumerate(fields))
+
+
+def key_match(field: FieldSchema, value: str) -> str:
+    """Whether `t`'s field equals a value: through its index, and then to the byte.
+
+    Identifiers and times may be stored in other spellings than ours, so those are tried too.
+    """
+    column = f"t.{quote(field.name)}"
+    kind = field.type.kind
+    if kind is Kind.UUID:
+        return f"{column} IN ({value}, upper({value}))"
+    if kind in {Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.TIME}:
+        return f"{column} IN ({', '.join(_time_spellings(value, kind))})"
+    if kind is Kind.TEXT:
+        return f"{column} = {value} AND {column} = {value} COLLATE BINARY"
+    return f"{column} = {value}"
+
+
+def _time_spellings(value: str, kind: Kind) -> Iterator[str]:
+    suffixes = ("+00:00", "Z", "+00") if kind is Kind.TIMESTAMPTZ else ("",)
+    bare = f"replace({value}, '+00:00', '')"
+    short = f"rtrim(rtrim({bare}, '0'), '.')"
+    milliseconds = f"substr({bare}, 1, length({bare}) - 3)"
+    exact_milliseconds = f"iif({bare} LIKE '%000', {milliseconds}, {bare})"
+    for form in (bare, short, exact_milliseconds):
+        for suffix in suffixes:
+            yield f"{form} || '{suffix}'"
+            yield f"replace({form}, ' ', 'T') || '{suffix}'"
+
+
+def _batches(
+    cursor: sqlite3.Cursor,
+    fields: Sequence[FieldSchema],
+    current: DatasetSchema,
+    batch_rows: int,
+) -> Iterator[ReadBatch]:
+    sized = [i for i, field in enumerate(fields) if field.type.kind in _VARIABLE_SIZE]
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    while fetched := cursor.fetchmany(min(_FETCHED_ROWS, batch_rows - len(rows))):
+        rows.extend(fetched)
+        for index in sized:
+            size += sum(len(r[index]) for r in fetched if type(r[index]) in (str, bytes))
+        size += 16 * len(fields) * len(fetched)
+        if len(rows) >= batch_rows or size >= BATCH_BYTES:
+            yield to_batch(rows, fields, current)
+            rows, size = [], 0
+    if rows:
+        yield to_batch(rows, fields, current)
+
+
+def to_batch(
+    rows: Sequence[tuple[Any, ...]], fields: Sequence[FieldSchema], current: DatasetSchema
+) -> ReadBatch:
+    """Records from SQLite's rows, rejecting those with a value of a wrong kind."""
+    if not fields:
+        return ReadBatch(
+            pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
+        )
+    raw = list(zip(*rows, strict=True)) if rows else [()] * len(fields)
+    columns: dict[str, pa.Array] = {}
+    bad: dict[int, str] = {}
+    for field, values in zip(fields, raw, strict=True):
+        decoded = column_of(values, field.type)
+        columns[field.name] = decoded.values
+        for row in decoded.bad:
+            bad.setdefault(row, field.name)
+    batch = decode_batch(columns, fields, key=current.key, already_bad=bad)
+    if not bad:
+        return batch
+    names = [field.name for field in fields]
+    rejected = tuple(
+        _with_raw(rejection, names, rows[row])
+        for rejection, row in zip(batch.rejected, sorted(bad), strict=True)
+    )
+    return ReadBatch(batch.records, rejected)
+
+
+def _with_raw(rejection: RawRejection, names: Sequence[str], row: tuple[Any, ...]) -> RawRejection:
+    text = "\n".join(f"{name}: {_shown(value)}" for name, value in zip(names, row, strict=True))
+    return RawRejection(
+        rejection.position,
+        rejection.code,
+        rejection.message,
+        text[:10_000],
+        rejection.key,
+        rejection.field,
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "NULL" if value is None else str(value)
