@@ -135,6 +135,7 @@ LOCKSTEP = {
     "TICK_SECONDS": ENVIRONMENT.tick_seconds,
     "PARTITION_ROWS": ENVIRONMENT.partition_rows,
     "MEMORY_LIMIT_MB": ENVIRONMENT.memory_limit_mb,
+    "WORKER_PROCESSES": ENVIRONMENT.worker_processes,
     "SPILL_DIR": DATA_DIR / "spill",
 }
 

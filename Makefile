@@ -1,0 +1,38 @@
+# `make run` starts everything, `make test` tests everything. Each does its own set-up.
+
+PORT ?= 8000
+HOST = 127.0.0.1
+JOBS ?= 2
+SHELL = /bin/sh
+PY = .venv/bin/python
+
+.PHONY: help run test fault check lock clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: ## start Lockstep with its demo on http://127.0.0.1:8000/ (PORT=…, HOST=…)
+	@python=$$(deploy/find-python.sh) \
+	&& "$$python" -m apps.console.instance --host $(HOST) --port $(PORT) \
+	&& deploy/install.sh base \
+	&& exec $(PY) manage.py up --host $(HOST) --port $(PORT)
+
+test: ## run all tests; says which ones were left out and why (ARGS=… goes to pytest)
+	@deploy/install.sh dev
+	@$(PY) deploy/test_services.py -- $(PY) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+fault: ## run the tests that kill real processes
+	@deploy/install.sh dev
+	@$(PY) deploy/test_services.py -- $(PY) -m pytest -m processes $(ARGS)
+
+check: ## lint, types, architecture, settings, migrations, known vulnerabilities
+	@deploy/install.sh dev
+	@deploy/check.sh
+
+lock: ## write requirements/*.txt anew from requirements/*.in
+	@deploy/lock.sh
+
+clean: ## remove .venv and caches; the data folder stays
+	rm -rf .venv .venv-lock .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,71 @@
+#!/bin/sh
+# What `make check` does; every step runs, the failed ones are named at the end.
+set -u
+cd "$(dirname "$0")/.."
+export LOCKSTEP_PROFILE=test
+bin=.venv/bin
+failed=""
+
+step() {
+    name=$1
+    shift
+    printf '%s … ' "$name"
+    if output=$("$@" 2>&1); then
+        echo "ok"
+    else
+        echo "FAILED"
+        printf '%s\n' "$output"
+        failed="$failed, $name"
+    fi
+}
+
+# Throw-away values: what production would check with its own.
+under_production() {
+    key=$($bin/python -c 'import base64, os; print(base64.b64encode(os.urandom(32)).decode())')
+    env LOCKSTEP_PROFILE=production \
+        LOCKSTEP_DATA_DIR="$scratch" \
+        LOCKSTEP_SECRET_KEY="$key$key" \
+        LOCKSTEP_ENCRYPTION_KEYS="check:$key" \
+        LOCKSTEP_ALLOWED_HOSTS=lockstep.example \
+        DATABASE_URL=postgresql://nobody@127.0.0.1:1/nothing \
+        REDIS_URL=redis://127.0.0.1:1/0 \
+        $bin/python manage.py check --deploy --fail-level WARNING
+}
+
+# 0: no known vulnerability; 1: some; 2: nobody could be asked.
+audit() {
+    timeout 20 $bin/python -m pip_audit --requirement requirements/base.txt --disable-pip \
+        --require-hashes --progress-spinner off --timeout 5 > "$scratch/audit" 2>&1
+    status=$?
+    [ $status -eq 0 ] && return 0
+    grep -q '^Found .* known vulnerabilit' "$scratch/audit" && return 1
+    return 2
+}
+
+audit_step() {
+    printf 'known vulnerabilities … '
+    audit
+    case $? in
+        0) echo "none" ;;
+        1) echo "FAILED"; cat "$scratch/audit"; failed="$failed, known vulnerabilities" ;;
+        *) echo "SKIPPED: no advisory source could be reached within 20 s" ;;
+    esac
+}
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+step "lint" $bin/ruff check .
+step "format" $bin/ruff format --check .
+step "types" $bin/mypy
+step "architecture" $bin/lint-imports
+step "settings" $bin/python manage.py check
+step "settings in production" under_production
+step "migrations" $bin/python manage.py makemigrations --check --dry-run
+audit_step
+
+if [ -n "$failed" ]; then
+    echo "Failed: ${failed#, }"
+    exit 1
+fi
+echo "All checks passed."
