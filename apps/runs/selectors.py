@@ -1,0 +1,139 @@
+"""Reads about runs; the scoped queryset of each model of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import QuerySet, Sum
+
+from apps.core.clock import now
+from apps.core.selectors import scoped
+from apps.runs.models import (
+    COUNTER_NAMES,
+    Checkpoint,
+    Partition,
+    Run,
+    RunLog,
+    RunStatus,
+)
+
+
+def runs(actor: Any, action: str = "view") -> QuerySet[Run]:
+    return scoped(Run.objects.select_related("rule", "version", "requested_by"), actor, action)
+
+
+def partitions(actor: Any, action: str = "view") -> QuerySet[Partition]:
+    return scoped(Partition.objects.select_related("run"), actor, action)
+
+
+def log_lines(run: Run, after_id: int = 0, limit: int = 500) -> list[RunLog]:
+    """Lines of a run's log in order, beginning after `after_id`."""
+    return list(run.log.filter(id__gt=after_id).order_by("id")[:limit])
+
+
+def counter_sums(run: Run) -> dict[str, int]:
+    """The run's counters as the sums of its partitions'."""
+    sums = run.partitions.aggregate(**{f"s_{name}": Sum(name) for name in COUNTER_NAMES})
+    return {name: sums[f"s_{name}"] or 0 for name in COUNTER_NAMES}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is. percent 0..100 or None when it cannot be told; rates in rows/s."""
+
+    percent: int | None
+    phase: str
+    rows_per_second: float | None
+    eta_seconds: int | None
+
+
+def run_progress(run: Run) -> Progress:
+    """Half of the bar is reading and comparing, half is writing; a dry run has the first only."""
+    counters = counter_sums(run) if run.is_active else {n: getattr(run, n) for n in COUNTER_NAMES}
+    if not run.is_active:
+        return Progress(100, run.get_status_display(), _overall_rate(run, counters), None)
+    planning = _share(counters["read"], run.read_estimate)
+    planned = sum(counters[f"planned_{op}"] for op in ("inserts", "updates", "deletes"))
+    done = sum(counters[name] for name in ("inserted", "updated", "deleted", "stale"))
+    applying = run.status in (RunStatus.APPLYING, RunStatus.VERIFYING)
+    if applying:
+        share = 0.5 + 0.5 * (_share(done, planned) or 0.0)
+        started, rows = run.planned_at, done
+    else:
+        share = planning * (1.0 if run.is_dry else 0.5) if planning is not None else None
+        started, rows = run.started_at, counters["read"]
+    seconds = (now() - started).total_seconds() if started else 0.0
+    rate = rows / seconds if seconds > 0 and rows else None
+    eta = _remaining_seconds(applying, rate, done, planned, counters["read"], run.read_estimate)
+    percent = None if share is None else min(99, int(share * 100))
+    return Progress(percent, run.get_status_display(), rate, eta)
+
+
+def _share(done: int, total: int | None) -> float | None:
+    return min(1.0, done / total) if total else None
+
+
+def _remaining_seconds(
+    applying: bool, rate: float | None, done: int, planned: int, read: int, estimate: int | None
+) -> int | None:
+    if not rate:
+        return None
+    if applying:
+        return int(max(0, planned - done) / rate)
+    return int(max(0, estimate - read) / rate * 2) if estimate else None
+
+
+def _overall_rate(run: Run, counters: dict[str, int]) -> float | None:
+    if run.started_at is None or run.finished_at is None:
+        return None
+    seconds = (run.finished_at - run.started_at).total_seconds()
+    return counters["read"] / seconds if seconds > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One phase of a run: state is done, current, todo or failed."""
+
+    name: str
+    state: str
+    seconds: float | None
+
+
+def run_phases(run: Run) -> Sequence[Phase]:
+    """Plan, Review, Apply, Verify with what each took."""
+    order = ("Plan",) if run.is_dry else ("Plan", "Review", "Apply", "Verify")
+    marks = {
+        "Plan": (run.started_at, run.planned_at),
+        "Review": (run.planned_at, run.planned_at if run.status != RunStatus.REVIEWING else None),
+        "Apply": (run.planned_at, run.applied_at),
+        "Verify": (run.applied_at, run.finished_at),
+    }
+    return [Phase(name, *_phase_state(run, name, *marks[name])) for name in order]
+
+
+_CURRENT = {
+    RunStatus.QUEUED: "Plan",
+    RunStatus.PLANNING: "Plan",
+    RunStatus.REVIEWING: "Review",
+    RunStatus.APPLYING: "Apply",
+    RunStatus.VERIFYING: "Verify",
+}
+
+
+def _phase_state(run: Run, name: str, begun: Any, ended: Any) -> tuple[str, float | None]:
+    if run.status == RunStatus.REFUSED and name in ("Review", "Apply", "Verify"):
+        return ("failed", None) if name == "Review" else ("todo", None)
+    if begun is None:
+        return ("todo", None)
+    if _CURRENT.get(RunStatus(run.status)) == name:
+        return ("current", (now() - begun).total_seconds())
+    if ended is not None:
+        return ("done", (ended - begun).total_seconds())
+    unfinished = run.status in (RunStatus.FAILED, RunStatus.CANCELLED)
+    return ("failed" if unfinished else "todo", None)
+
+
+def last_checkpoint(run: Run) -> Checkpoint | None:
+    return Checkpoint.objects.filter(rule_id=run.rule_id).select_related("version").first()

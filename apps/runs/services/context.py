@@ -1,0 +1,159 @@
+"""What a partition works with: the pinned version, both sides, lookups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from apps.connectors.base import Connector, DatasetSchema, FieldSchema
+from apps.connectors.errors import ConfigurationError, FieldMissing, SchemaMismatch
+from apps.connectors.registry import connector_class
+from apps.core.selectors import platform_state
+from apps.engine.spec import DatasetSpec, MappingSpec, RuleSpec
+from apps.ledger.selectors import link_lookup
+from apps.mappings.selectors import (
+    LINK_PREFIX,
+    linked_rules,
+    lookup_names,
+    lookup_values,
+    mapping_expressions,
+)
+from apps.rules.models import Rule
+from apps.runs.models import Run
+from apps.sources.models import Dataset, Source
+from apps.sources.selectors import connector_for
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """A run's pinned mapping and rule, and the two sides as they are now."""
+
+    run: Run
+    mapping: MappingSpec
+    rule: RuleSpec
+    left: DatasetSchema
+    right: DatasetSchema
+    left_connector: Connector[Any]
+    right_connector: Connector[Any]
+
+    @property
+    def left_fields(self) -> tuple[str, ...]:
+        """Every left field: rejections show whole records."""
+        return self.left.field_names
+
+    @property
+    def right_fields(self) -> tuple[str, ...]:
+        """The right fields that are compared and written."""
+        names = [field.right for field in self.mapping.fields]
+        mark = self.rule.mark_field
+        return tuple([*names, mark] if mark and mark not in names else names)
+
+
+def source_of(run: Run, side: str) -> Source:
+    mapping = run.rule.mapping
+    dataset: Dataset = mapping.left if side == "left" else mapping.right
+    return dataset.source
+
+
+def load_context(run: Run) -> RunContext:
+    """Connect the pinned version with the live schemas.
+
+    Raises FieldMissing or SchemaMismatch where a side no longer fits the mapping.
+    """
+    mapping = run.version.mapping_version.spec()
+    rule = run.version.spec()
+    left = connector_for(source_of(run, "left"))
+    right = connector_for(source_of(run, "right"))
+    left_live = left.describe(mapping.left.name)
+    right_live = right.describe(mapping.right.name)
+    used_right = [field.right for field in mapping.fields]
+    if rule.mark_field:
+        used_right.append(rule.mark_field)
+    where_left = f"{source_of(run, 'left').name}: {mapping.left.name}"
+    where_right = f"{source_of(run, 'right').name}: {mapping.right.name}"
+    return RunContext(
+        run=run,
+        mapping=mapping,
+        rule=rule,
+        left=pinned_schema(mapping.left, left_live, mapping.left.schema().field_names, where_left),
+        right=pinned_schema(mapping.right, right_live, used_right, where_right),
+        left_connector=left,
+        right_connector=right,
+    )
+
+
+def pinned_schema(pinned: DatasetSpec, live: DatasetSchema, used: Any, where: str) -> DatasetSchema:
+    """The live schema narrowed to the fields that the version uses, in the pinned order."""
+    by_name = {field.name: field for field in live.fields}
+    chosen: list[FieldSchema] = []
+    for name in used:
+        field = by_name.get(name)
+        if field is None:
+            raise FieldMissing(f"field '{name}' is no longer there", where=where)
+        expected = pinned.field(name).type
+        if str(field.type) != expected:
+            raise SchemaMismatch(
+                f"field '{name}' was {expected} and is {field.type} now", where=where
+            )
+        chosen.append(field)
+    return DatasetSchema(
+        name=live.name,
+        fields=tuple(chosen),
+        key=pinned.key,
+        unique_keys=live.unique_keys,
+        references=live.references,
+        row_count=live.row_count,
+        size_bytes=live.size_bytes,
+        format=live.format,
+        writable=live.writable,
+    )
+
+
+def lookups_for(context: RunContext) -> dict[str, pa.Table]:
+    """The lookup tables and links that the version's expressions and checks use."""
+    texts = [
+        *mapping_expressions(context.mapping),
+        context.rule.filter,
+        *(check.expression for check in context.rule.checks),
+    ]
+    tables = lookup_values(lookup_names())
+    links = linked_rules(*texts) | {
+        check.lookup.removeprefix(LINK_PREFIX)
+        for check in context.rule.checks
+        if check.lookup.startswith(LINK_PREFIX)
+    }
+    for name in links:
+        rule = Rule.objects.filter(name=name).first()
+        if rule is None:
+            raise ConfigurationError(f"link() names the rule '{name}', which is not there")
+        tables[LINK_PREFIX + name] = link_lookup(rule.pk)
+    return tables
+
+
+def require_unpaused(run_or_rule: Run | Rule) -> None:
+    """Raises RunRefused when the rule, one of its sources or everything is paused."""
+    from apps.runs.services.errors import RunRefused
+
+    rule = run_or_rule.rule if isinstance(run_or_rule, Run) else run_or_rule
+    if platform_state().paused:
+        raise RunRefused("everything is paused", remedy="Resume on the overview.")
+    if rule.paused:
+        raise RunRefused(f"rule '{rule.name}' is paused", remedy="Resume the rule.")
+    for dataset in (rule.mapping.left, rule.mapping.right):
+        if dataset.source.paused:
+            raise RunRefused(
+                f"source '{dataset.source.name}' is paused", remedy="Resume the source."
+            )
+
+
+def require_writable(context: RunContext) -> None:
+    """Raises ConfigurationError when the right side cannot be written."""
+    capabilities = connector_class(source_of(context.run, "right").connector).capabilities
+    if not capabilities.write or not context.right.writable:
+        raise ConfigurationError(
+            f"'{context.right.name}' cannot be written",
+            where=source_of(context.run, "right").name,
+            remedy="Choose a table or a file that this source's user may write.",
+        )

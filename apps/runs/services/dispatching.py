@@ -1,0 +1,131 @@
+"""Dispatching work to workers, and finding what is due or was lost.
+
+The database is the truth. A message to the broker is only a hint: whatever waits for work and
+nobody holds is sent again by `tick`, which any number of schedulers may call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from celery import current_app
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from kombu.exceptions import OperationalError
+
+from apps.connectors.errors import LockstepError
+from apps.core.clock import now
+from apps.core.selectors import platform_state
+from apps.rules.models import Rule
+from apps.rules.schedule import due_times
+from apps.runs.models import ACTIVE_STATUSES, DueRun, Partition, Run
+
+logger = logging.getLogger(__name__)
+CATCH_UP = timedelta(days=1)
+
+
+def dispatch(partition_ids: Iterable[UUID]) -> None:
+    """Tell workers about partitions, once the transaction around is committed."""
+    ids = list(partition_ids)
+    transaction.on_commit(lambda: _send(ids))
+
+
+def _send(partition_ids: list[UUID]) -> None:
+    Partition.objects.filter(pk__in=partition_ids).update(dispatched_at=now())
+    for partition_id in partition_ids:
+        try:
+            current_app.send_task("runs.work", args=[str(partition_id)])
+        except (OperationalError, OSError) as error:
+            logger.warning("broker not reachable, tick sends again: %s", error)
+            return
+
+
+def tick() -> None:
+    """Start what is due, send lost work again, move on what a crash left between two steps."""
+    start_due_runs()
+    redispatch_lost()
+    advance_stranded()
+
+
+def redispatch_lost() -> int:
+    """Send partitions again that wait for work, are due, and that nobody holds."""
+    if platform_state().paused:
+        return 0
+    moment = now()
+    patience = timedelta(seconds=min(30.0, float(settings.LOCKSTEP["LEASE_SECONDS"])))
+    lost = (
+        Partition.objects.filter(state__in=Partition.WORKABLE, run__status__in=ACTIVE_STATUSES)
+        .filter(Q(lease_until=None) | Q(lease_until__lt=moment))
+        .filter(Q(not_before=None) | Q(not_before__lte=moment))
+        .filter(Q(dispatched_at=None) | Q(dispatched_at__lt=moment - patience))
+    )
+    ids = list(lost.values_list("pk", flat=True)[:1000])
+    if ids:
+        _send(ids)
+    return len(ids)
+
+
+def advance_stranded() -> None:
+    """Runs that are active while none of their partitions waits for work."""
+    from apps.runs.services.advancing import advance
+
+    waiting = Partition.objects.filter(state__in=Partition.WORKABLE).values("run_id")
+    stranded = Run.objects.filter(
+        Q(cancel_requested_at__isnull=False) | ~Q(pk__in=waiting), status__in=ACTIVE_STATUSES
+    )
+    for run_id in stranded.values_list("pk", flat=True)[:100]:
+        advance(run_id)
+
+
+def start_due_runs(moment: datetime | None = None) -> list[Run]:
+    """Start one run for each enabled rule that is due; times that were missed are one run."""
+    moment = moment or now()
+    if platform_state().paused:
+        return []
+    started = []
+    due = Rule.objects.filter(enabled=True).exclude(schedule_kind=Rule.ScheduleKind.MANUAL)
+    for rule in due.select_related("mapping__left__source", "mapping__right__source"):
+        due_at = latest_due(rule, moment)
+        if due_at is not None:
+            run = _start_due(rule, due_at)
+            if run is not None:
+                started.append(run)
+    return started
+
+
+def latest_due(rule: Rule, moment: datetime) -> datetime | None:
+    """The last due time that has passed and was not taken yet."""
+    last = rule.due_runs.order_by("-due_at").values_list("due_at", flat=True).first()
+    since = max(filter(None, (last, rule.schedule_since)), default=None)
+    if since is None:
+        return None
+    latest = None
+    for due_at in due_times(rule, max(since, moment - CATCH_UP)):
+        if due_at > moment:
+            return latest
+        latest = due_at
+    return latest
+
+
+def _start_due(rule: Rule, due_at: datetime) -> Run | None:
+    from apps.runs.services.requesting import request_run
+
+    try:
+        with transaction.atomic():
+            due = DueRun.objects.create(rule=rule, due_at=due_at)
+    except IntegrityError:  # another scheduler was first
+        return None
+    try:
+        run = request_run(rule, actor=None, trigger=Run.Trigger.SCHEDULE)
+    except LockstepError as error:
+        due.skipped = error.message[:100]
+        due.save(update_fields=["skipped", "updated_at"])
+        logger.warning("rule %s was due and did not start: %s", rule.pk, error.message)
+        return None
+    due.run = run
+    due.save(update_fields=["run", "updated_at"])
+    return run

@@ -1,0 +1,25 @@
+"""Errors of runs, by what to do about them."""
+
+from __future__ import annotations
+
+from apps.connectors.errors import Action, ConfigurationError, LockstepError
+
+
+class RunRefused(ConfigurationError):
+    """A run cannot be started now."""
+
+    code = "run.refused"
+    default_remedy = "Wait for the run that is going on, or resume what is paused."
+
+
+class RunCancelled(LockstepError):
+    code = "run.cancelled"
+    action = Action.ASK
+    default_remedy = "Start the rule again when you want; what was written stays written."
+
+
+class NothingUsable(ConfigurationError):
+    """Records were read and not one of them could be used."""
+
+    code = "run.nothing_usable"
+    default_remedy = "Look at the rejections: they share a cause. Correct it and run again."

@@ -1,0 +1,348 @@
+"""Planning: how one partition's plan comes to be.
+
+Read the left records, run filter, expressions and checks over them in a child process, compare
+with the right records, and store the changes. Nothing outside is written.
+A partition that is planned again (its worker was lost) forgets its first plan before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from django.conf import settings
+
+from apps.connectors.base import CursorWindow, KeyRange, RawRejection, ReadBatch, ReadRequest
+from apps.engine.codec import decode_images, decode_keys
+from apps.engine.planning import Planner
+from apps.engine.sandbox import Limits, Sandbox
+from apps.engine.spec import Delta
+from apps.engine.transform import RecordRejection, Transformed, compile_transform, cursor_maximum
+from apps.ledger.models import Rejection
+from apps.ledger.selectors import (
+    link_batches,
+    link_table,
+    links_of_left,
+    open_rejection_keys,
+    stale_left_keys,
+)
+from apps.ledger.services import (
+    WorkIdentity,
+    close_links,
+    discard_plan,
+    record_rejections,
+    resolve_rejections,
+    store_changes,
+    store_links,
+)
+from apps.runs.models import Partition, Run, RunLog
+from apps.runs.services.context import load_context, lookups_for
+from apps.runs.services.leasing import Lease
+from apps.runs.services.logs import log
+from apps.runs.services.preparing import cursor_value
+from apps.runs.services.rejecting import from_check, from_reading, stop_if_asked
+from apps.runs.services.sweeping import Absent, sweep
+
+STORE_ROWS = 5_000
+KEY_READ_ROWS = 2_000
+
+
+class PartitionPlan:
+    """Plans one partition. The steps are methods; `execute` is their order."""
+
+    def __init__(self, partition: Partition, lease: Lease) -> None:
+        self.partition = partition
+        self.lease = lease
+        self.run = partition.run
+        self.context = load_context(self.run)
+        self.work = WorkIdentity(self.run.rule_id, self.run.pk, partition.pk)
+        self.lookups = lookups_for(self.context)
+        self.program = compile_transform(
+            self.context.mapping, self.context.rule, lookups=set(self.lookups)
+        )
+        self.counters = dict.fromkeys(
+            ("read", "left_out", "unchanged", "rejected", "warnings", "bytes_read"), 0
+        )
+        self.cursor_to = ""
+        self.open_keys = pa.array(
+            open_rejection_keys(self.run.rule_id, ("read", "check", "plan")), pa.string()
+        )
+        self.passed: set[str] = set()
+        self.absent = Absent((), ())
+
+    @property
+    def complete(self) -> bool:
+        cursor = self.context.rule.delta is Delta.CURSOR and bool(self.run.cursor_from)
+        return not (cursor or self.run.rejection_ids)
+
+    def execute(self) -> None:
+        discard_plan(self.partition.pk)
+        spill = settings.LOCKSTEP["SPILL_DIR"]
+        spill.mkdir(parents=True, exist_ok=True, mode=0o700)
+        planner = Planner(
+            self.context.mapping,
+            self.context.rule,
+            complete=self.complete or self.run.sweep,
+            memory_limit_mb=int(settings.LOCKSTEP["MEMORY_LIMIT_MB"]),
+            spill_directory=spill,
+        )
+        with planner, Sandbox(self.program, self.lookups, Limits()) as sandbox:
+            candidates = self._read_left(planner, sandbox)
+            self._read_right(planner, candidates)
+            summary = planner.plan()
+            self._store(planner)
+            self._finish(summary)
+
+    def _read_left(self, planner: Planner, sandbox: Sandbox) -> list[str]:
+        """Feed the planner with left records; returns their right keys unless all are compared."""
+        candidates: list[str] = []
+        for batch in self._left_batches(sandbox):
+            self.lease.check()
+            self._count_batch(batch)
+            done = sandbox.run(batch.records)
+            planner.add_left(done.records)
+            planner.add_left_out(done.left_out)
+            self._keep_rejected(planner, batch.rejected, done)
+            self._note_passed(done.records)
+            if not self.complete:
+                candidates += done.records.column("__right_key").to_pylist()
+                candidates += done.left_out.column("__right_key").to_pylist()
+            self.lease.update(**{k: v for k, v in self.counters.items() if k != "unchanged"})
+        return candidates
+
+    def _left_batches(self, sandbox: Sandbox) -> Iterator[ReadBatch]:
+        context, run = self.context, self.run
+        if run.rejection_ids:
+            yield from self._replayed()
+            return
+        fields = context.left_fields
+        if self.complete:
+            request = ReadRequest(context.left, fields, key_range=self._left_range())
+            yield from context.left_connector.read(request)
+            return
+        window = CursorWindow(context.rule.cursor_field, cursor_value(context, run.cursor_from))
+        yield from context.left_connector.read(ReadRequest(context.left, fields, cursor=window))
+        keys = set(self._carried_over())
+        if run.sweep:
+            keys |= set(self._sweep())
+        yield from self._left_by_key(sorted(keys))
+
+    def _left_range(self) -> KeyRange | None:
+        part = self.partition
+        if not part.range_field:
+            return None
+        return KeyRange(part.range_field, part.lower, part.upper)
+
+    def _replayed(self) -> Iterator[ReadBatch]:
+        """The records of the rejections, as people corrected them, in the place of the source's."""
+        rejections = Rejection.objects.filter(pk__in=self.run.rejection_ids)
+        types = {field.name: field.type for field in self.context.left.fields}
+        records = [rejection.edit() or rejection.record() or {} for rejection in rejections]
+        table = decode_images([orjson.dumps(r).decode() for r in records], types)
+        for batch in table.combine_chunks().to_batches():
+            yield ReadBatch(batch)
+
+    def _carried_over(self) -> list[str]:
+        """Left keys that a cursor would not show again though they are not in step yet."""
+        keys = open_rejection_keys(self.run.rule_id, ("write",))
+        before = self.run.rule.runs.exclude(pk=self.run.pk).order_by("-created_at")
+        previous = before.filter(mode=Run.Mode.APPLY, stale__gt=0).first()
+        return keys + (stale_left_keys(previous.pk) if previous else [])
+
+    def _left_by_key(self, keys: list[str]) -> Iterator[ReadBatch]:
+        context = self.context
+        types = {name: context.left.field(name).type for name in context.left.key}
+        if not types:
+            return
+        for start in range(0, len(keys), KEY_READ_ROWS):
+            table = decode_keys(keys[start : start + KEY_READ_ROWS], types)
+            request = ReadRequest(context.left, context.left_fields, keys=table)
+            yield from context.left_connector.read(request)
+
+    def _sweep(self) -> list[str]:
+        """Compare all keys: remember links whose left record is gone, return keys without link."""
+        found = sweep(self.context, self.lookups, self.lease)
+        self.absent = found.absent
+        log(
+            self.run,
+            f"Key sweep: {found.seen} keys, {len(found.absent.left_keys)} gone, "
+            f"{len(found.unlinked)} not linked yet",
+            partition=self.partition.number,
+        )
+        return found.unlinked
+
+    def _count_batch(self, batch: ReadBatch) -> None:
+        self.counters["read"] += batch.records.num_rows + len(batch.rejected)
+        self.counters["bytes_read"] += batch.records.nbytes
+        field = self.context.rule.cursor_field
+        if field and batch.records.num_rows and not self.run.rejection_ids:
+            top = cursor_maximum(batch.records, field)
+            if top is not None:
+                self.cursor_to = self._later(self.cursor_to, top)
+
+    def _later(self, one: str, other: str) -> str:
+        if not one:
+            return other
+        values = (cursor_value(self.context, one), cursor_value(self.context, other))
+        return one if values[0] >= values[1] else other
+
+    def _note_passed(self, records: pa.Table) -> None:
+        if len(self.open_keys):
+            keys = records.column("__left_key")
+            found = keys.filter(pc.is_in(keys, value_set=self.open_keys))
+            self.passed.update(found.to_pylist())
+
+    def _keep_rejected(
+        self, planner: Planner, raw: Iterable[RawRejection], done: Transformed
+    ) -> None:
+        """Record what reading and checking kept out; the planner must not take it for deleted."""
+        stop_if_asked(self.run, done)
+        found = [from_reading(item, self.context) for item in raw]
+        found += [from_check(item) for item in done.rejected]
+        self.counters["warnings"] += sum(done.warnings.values())
+        if not found:
+            return
+        self.counters["rejected"] += len(found)
+        pairs = [(item.left_key, item.right_key) for item in done.rejected]
+        unread = found[: len(found) - len(done.rejected)]
+        pairs += [(record.left_key or None, None) for record in unread]
+        planner.add_rejected(pairs)
+        with self.lease.transaction():
+            record_rejections(self.work, found)
+
+    def _read_right(self, planner: Planner, candidates: list[str]) -> None:
+        context = self.context
+        if self.complete:
+            for links in link_batches(self.run.rule_id):
+                planner.add_links(self._links_in_range(links))
+            if self.run.lane != Run.Lane.STREAM:
+                request = ReadRequest(
+                    context.right, context.right_fields, key_range=self._right_range()
+                )
+                self._add_right(planner, context.right_connector.read(request))
+            return
+        if not self.partition.range_field:
+            links = self._candidate_links(planner, candidates)
+            self._add_right(planner, self._right_by_key(links))
+
+    def _candidate_links(self, planner: Planner, candidates: list[str]) -> list[str]:
+        """Add the links of the candidates; returns the right keys to compare."""
+        left_keys = sorted(planner.left_keys())
+        links = links_of_left(self.run.rule_id, left_keys)
+        gone = link_table(list(zip(self.absent.left_keys, self.absent.right_keys, strict=True)))
+        links = pa.concat_tables([links, gone])
+        planner.add_links(links)
+        return sorted({*candidates, *links.column("right_key").to_pylist()})
+
+    def _right_by_key(self, keys: list[str]) -> Iterator[ReadBatch]:
+        context = self.context
+        types = {name: context.right.field(name).type for name in context.mapping.key}
+        for start in range(0, len(keys), KEY_READ_ROWS):
+            table = decode_keys(keys[start : start + KEY_READ_ROWS], types)
+            request = ReadRequest(context.right, context.right_fields, keys=table)
+            yield from context.right_connector.read(request)
+
+    def _add_right(self, planner: Planner, batches: Iterable[ReadBatch]) -> None:
+        for batch in batches:
+            self.lease.check()
+            planner.add_right(batch.records)
+            for item in batch.rejected:
+                planner.add_unreadable_right(item.key)
+                log(
+                    self.run,
+                    f"A target record cannot be read ({item.position}): {item.message}",
+                    level=RunLog.Level.WARNING,
+                    partition=self.partition.number,
+                )
+
+    def _right_range(self) -> KeyRange | None:
+        part = self.partition
+        if not part.range_field:
+            return None
+        return KeyRange(self.context.mapping.key[0], part.lower, part.upper)
+
+    def _links_in_range(self, links: pa.Table) -> pa.Table:
+        part = self.partition
+        if not part.range_field:
+            return links
+        types = {"key": self.context.right.field(self.context.mapping.key[0]).type}
+        keys = decode_keys(links.column("right_key").to_pylist(), types).column(0)
+        mask = pa.array([True] * len(links))
+        if part.lower is not None:
+            mask = pc.and_(mask, pc.greater_equal(keys, part.lower))
+        if part.upper is not None:
+            mask = pc.and_(mask, pc.less(keys, part.upper))
+        return links.filter(mask)
+
+    def _store(self, planner: Planner) -> None:
+        """Write the plan, the links of equal pairs and the planner's own rejections."""
+        sequence = 1
+        for batch in planner.changes(STORE_ROWS):
+            with self.lease.transaction():
+                store_changes(self.work, batch, sequence)
+            sequence += batch.num_rows
+        for refused in planner.rejections():
+            self._keep_planner_rejection(refused)
+        if self.run.is_dry:
+            return
+        for batch in planner.unchanged(STORE_ROWS):
+            columns = [batch.column(n).to_pylist() for n in ("left_key", "right_key", "image")]
+            with self.lease.transaction():
+                store_links(self.work, zip(*columns, strict=True))
+        for batch in planner.gone(STORE_ROWS):
+            with self.lease.transaction():
+                close_links(self.run.rule_id, batch.column("right_key").to_pylist())
+
+    def _keep_planner_rejection(self, refused: RecordRejection) -> None:
+        record = from_check(refused, stage=Rejection.Stage.PLAN)
+        self.passed.discard(record.left_key)
+        self.counters["rejected"] += 1
+        with self.lease.transaction():
+            record_rejections(self.work, [record])
+
+    def _finish(self, summary: Any) -> None:
+        self.counters["unchanged"] = summary.unchanged
+        self.counters["left_out"] = summary.left_out
+        with self.lease.transaction():
+            if self.passed and not self.run.is_dry:
+                resolve_rejections(
+                    self.run.rule_id,
+                    self.run.pk,
+                    stages=("read", "check", "plan"),
+                    left_keys=sorted(self.passed),
+                )
+            if summary.deletes_held_back:
+                Run.objects.filter(pk=self.run.pk).update(
+                    deletes_held_back=summary.held_back_reason[:255]
+                )
+            self._advance_cursor()
+            self.lease.update(
+                **self.counters,
+                planned_inserts=summary.inserts,
+                planned_updates=summary.updates,
+                planned_deletes=summary.deletes,
+                state=Partition.State.PLANNED,
+                lease_until=None,
+            )
+        log(
+            self.run,
+            f"Planned: {summary.inserts} inserts, {summary.updates} updates, "
+            f"{summary.deletes} deletes, {summary.unchanged} unchanged, "
+            f"{self.counters['rejected']} rejected",
+            partition=self.partition.number,
+        )
+
+    def _advance_cursor(self) -> None:
+        if not self.cursor_to:
+            return
+        run = Run.objects.select_for_update().get(pk=self.run.pk)
+        run.cursor_to = self._later(run.cursor_to, self.cursor_to)
+        run.save(update_fields=["cursor_to", "updated_at"])
+
+
+def plan(partition: Partition, lease: Lease) -> None:
+    """Plan one partition of records."""
+    PartitionPlan(partition, lease).execute()

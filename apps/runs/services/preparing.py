@@ -1,0 +1,179 @@
+"""Preparing: how a run is cut into partitions before any record is read.
+
+Compares the live schemas with the pinned version, and chooses lane, window and key ranges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+from django.conf import settings
+
+from apps.connectors.base import ReadRequest
+from apps.connectors.types import Kind
+from apps.core.clock import now
+from apps.engine.codec import decode_keys
+from apps.engine.keys import key_text
+from apps.engine.spec import Delta
+from apps.engine.transform import compile_transform, cursor_maximum
+from apps.ledger.selectors import has_links
+from apps.runs.models import Checkpoint, Partition, Run, RunStatus
+from apps.runs.services.context import (
+    RunContext,
+    load_context,
+    lookups_for,
+    require_unpaused,
+    require_writable,
+)
+from apps.runs.services.dispatching import dispatch
+from apps.runs.services.leasing import Lease
+from apps.runs.services.logs import log
+
+
+def prepare(partition: Partition, lease: Lease) -> None:
+    """Decide lane, window and partitions of a run, and let its partitions be planned."""
+    run = partition.run
+    require_unpaused(run)
+    context = load_context(run)
+    require_writable(context)
+    compile_transform(context.mapping, context.rule, lookups=set(lookups_for(context)))
+    window = choose_window(context)
+    right_empty = _is_empty(context)
+    run.started_at = run.started_at or now()
+    run.sweep = window.sweep
+    run.cursor_from = window.after
+    run.lane, run.lane_reason = choose_lane(context, right_empty, complete=window.complete)
+    run.read_estimate = len(run.rejection_ids) or (
+        context.left.row_count if window.complete else None
+    )
+    bounds = choose_bounds(context, right_empty) if window.complete else []
+    edges = [None, *bounds, None]
+    parts = [
+        Partition(
+            run=run,
+            number=number,
+            kind=Partition.Kind.RECORDS,
+            range_field=context.mapping.left.key[0] if bounds else "",
+            lower=lower,
+            upper=upper,
+        )
+        for number, (lower, upper) in enumerate(pairwise(edges), start=1)
+    ]
+    with lease.transaction():
+        run.partitions.filter(kind=Partition.Kind.RECORDS).delete()
+        Partition.objects.bulk_create(parts)
+        run.status = RunStatus.PLANNING
+        run.save(
+            update_fields=[
+                "started_at",
+                "sweep",
+                "cursor_from",
+                "lane",
+                "lane_reason",
+                "read_estimate",
+                "status",
+                "updated_at",
+            ]
+        )
+        lease.update(state=Partition.State.DONE, finished_at=now())
+        dispatch([part.pk for part in parts])
+    log(run, f"Lane {run.lane}: {run.lane_reason}; {window.reason}; {len(parts)} partition(s)")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which left records a run looks at.
+
+    complete: all of them; after: cursor text to begin at; sweep: compare all keys as well.
+    """
+
+    complete: bool
+    after: str
+    sweep: bool
+    reason: str
+
+
+def choose_window(context: RunContext) -> Window:
+    """Full rules see everything; cursor rules what changed, and everything when they must."""
+    run, rule = context.run, context.rule
+    if run.rejection_ids:
+        return Window(False, "", False, f"replaying {len(run.rejection_ids)} rejection(s)")
+    if rule.delta is Delta.FULL:
+        return Window(True, "", False, "comparing everything")
+    checkpoint = Checkpoint.objects.filter(rule=run.rule).first()
+    if checkpoint is None or not checkpoint.cursor:
+        return Window(True, "", False, "no checkpoint yet, comparing everything")
+    if checkpoint.version_id != run.version_id:
+        return Window(True, "", False, "the rule changed, comparing everything")
+    sweep = run.sweep or _sweep_is_due(context, checkpoint)
+    after = _with_lag(context, checkpoint.cursor)
+    reason = f"reading from cursor {after}" + (" and sweeping all keys" if sweep else "")
+    return Window(False, after, sweep, reason)
+
+
+def _sweep_is_due(context: RunContext, checkpoint: Checkpoint) -> bool:
+    minutes = context.rule.sweep_minutes
+    if minutes is None:
+        return False
+    return checkpoint.swept_at is None or checkpoint.swept_at < now() - timedelta(minutes=minutes)
+
+
+def _with_lag(context: RunContext, cursor: str) -> str:
+    """The cursor text set back by the declared lag (timestamps and dates only)."""
+    lag = context.rule.cursor_lag_seconds
+    value = cursor_value(context, cursor)
+    if lag and hasattr(value, "year"):
+        value = value - timedelta(seconds=lag)
+        field = context.left.field(context.rule.cursor_field)
+        column = pa.array([value], field.type.arrow)
+        return cursor_maximum(pa.record_batch([column], [field.name]), field.name) or cursor
+    return cursor
+
+
+def cursor_value(context: RunContext, cursor: str) -> Any:
+    """The cursor text as a Python value of the field's type."""
+    field = context.left.field(context.rule.cursor_field)
+    table = decode_keys([key_text([cursor])], {field.name: field.type})
+    return table.column(0)[0].as_py()
+
+
+def choose_lane(context: RunContext, right_empty: bool, *, complete: bool) -> tuple[str, str]:
+    """The cheapest lane that is correct, and why. (The relay lane's door is here.)"""
+    if complete and right_empty and not has_links(context.run.rule_id):
+        return Run.Lane.STREAM, "the target is empty, so there is nothing to compare with"
+    if complete:
+        return Run.Lane.RECONCILE, "the target has records, so both sides are compared"
+    return Run.Lane.RECONCILE, "only the changed records are compared"
+
+
+def _is_empty(context: RunContext) -> bool:
+    names = tuple(context.mapping.key)
+    request = ReadRequest(context.right, names, limit=1, batch_rows=1)
+    return not any(
+        batch.records.num_rows or batch.rejected for batch in context.right_connector.read(request)
+    )
+
+
+def choose_bounds(context: RunContext, right_empty: bool) -> list[int]:
+    """Bounds of key ranges, where both sides can read ranges of the same integer key."""
+    left, mapping = context.left, context.mapping
+    limit = int(settings.LOCKSTEP["PARTITION_ROWS"])
+    if (left.row_count or 0) <= limit or len(left.key) != 1 or len(mapping.key) != 1:
+        return []
+    pair = next(field for field in mapping.fields if field.right == mapping.key[0])
+    copied = pair.left == left.key[0] and not pair.to_right
+    integers = (
+        left.field(left.key[0]).type.kind is Kind.INTEGER
+        and context.right.field(mapping.key[0]).type.kind is Kind.INTEGER
+    )
+    ranges = context.left_connector.capabilities.key_ranges and (
+        right_empty or context.right_connector.capabilities.key_ranges
+    )
+    if not (copied and integers and ranges):
+        return []
+    parts = -(-(left.row_count or 0) // limit)
+    return list(context.left_connector.split(left, left.key[0], parts))

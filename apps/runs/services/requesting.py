@@ -1,0 +1,107 @@
+"""Starting, cancelling and replaying: what people and schedules ask for."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError, transaction
+
+from apps.core.clock import now
+from apps.ledger.models import Rejection
+from apps.ledger.services import mark_replaying
+from apps.rules.models import Rule
+from apps.rules.selectors import rules as scoped_rules
+from apps.rules.services import publish
+from apps.runs.models import ACTIVE_STATUSES, Partition, Run
+from apps.runs.services.context import require_unpaused
+from apps.runs.services.dispatching import dispatch
+from apps.runs.services.errors import RunRefused
+from apps.runs.services.logs import log
+
+if TYPE_CHECKING:
+    from apps.accounts.models import User
+
+
+def request_run(
+    rule: Rule,
+    *,
+    actor: User | None,
+    mode: str = Run.Mode.APPLY,
+    trigger: str = Run.Trigger.MANUAL,
+    sweep: bool = False,
+    rejections: Sequence[Rejection] = (),
+) -> Run:
+    """Queue a run of the rule's present version. `actor` None is the system itself.
+
+    Raises RunRefused when something is paused or a run of the rule goes on, PermissionDenied,
+    and the errors of `rules.services.publish`.
+    """
+    if actor is not None and not scoped_rules(actor, "run").filter(pk=rule.pk).exists():
+        raise PermissionDenied(f"you may not start runs of rule '{rule.name}'")
+    require_unpaused(rule)
+    version = publish(rule, actor=None)
+    ids = [rejection.pk for rejection in rejections]
+    try:
+        with transaction.atomic():
+            run = Run.objects.create(
+                rule=rule,
+                version=version,
+                mode=mode,
+                trigger=trigger,
+                requested_by=actor,
+                sweep=sweep,
+                rejection_ids=[str(pk) for pk in ids],
+            )
+            first = Partition.objects.create(run=run, number=0, kind=Partition.Kind.PREPARE)
+            mark_replaying(ids)
+            dispatch([first.pk])
+    except IntegrityError:
+        active = Run.objects.filter(rule=rule, status__in=ACTIVE_STATUSES).first()
+        if active is None:
+            raise
+        raise RunRefused(f"a run of rule '{rule.name}' goes on already") from None
+    log(run, f"Requested: {run.get_trigger_display().lower()}, version {version.number}")
+    return run
+
+
+def cancel_run(run: Run, *, actor: User | None) -> None:
+    """Ask a run to stop; it does so within a batch. What was written stays written."""
+    if actor is not None and not actor.has_perm("runs.cancel_run"):
+        raise PermissionDenied("you may not cancel runs")
+    asked = Run.objects.filter(
+        pk=run.pk, status__in=ACTIVE_STATUSES, cancel_requested_at=None
+    ).update(cancel_requested_at=now(), cancelled_by=actor)
+    if asked:
+        from apps.runs.services.advancing import advance
+
+        log(run, "Cancel was requested")
+        advance(run.pk)
+
+
+def replay_rejections(rejections: Iterable[Rejection], *, actor: User | None) -> list[Run]:
+    """Run the rules of these rejections again for just these records, corrected or not.
+
+    Only rejections that hold a record can be replayed; the others are read again by the next run.
+    """
+    if actor is not None and not actor.has_perm("ledger.replay_rejection"):
+        raise PermissionDenied("you may not replay rejections")
+    by_rule: dict[UUID, list[Rejection]] = defaultdict(list)
+    for rejection in rejections:
+        if rejection.sealed_record or rejection.sealed_edit:
+            by_rule[rejection.rule_id].append(rejection)
+    started = []
+    for rule_id, chosen in by_rule.items():
+        rule = Rule.objects.get(pk=rule_id)
+        started.append(
+            request_run(rule, actor=actor, trigger=Run.Trigger.REPLAY, rejections=chosen)
+        )
+    if not started:
+        raise RunRefused(
+            "none of these rejections holds a record that can be replayed",
+            remedy="Correct the source and run the rule again.",
+        )
+    return started

@@ -1,0 +1,87 @@
+"""The key sweep: what a cursor cannot see.
+
+A cursor shows neither deleted records nor records that were committed behind it. The sweep reads
+just the left fields that key and filter need, and compares their keys with the rule's links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from apps.connectors.base import ReadRequest
+from apps.connectors.errors import EmptySource
+from apps.engine.sandbox import Limits, Sandbox
+from apps.engine.spec import MappingSpec, RuleSpec
+from apps.engine.transform import compile_transform
+from apps.ledger.selectors import has_links, link_batches
+from apps.runs.services.context import RunContext
+from apps.runs.services.leasing import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Links whose left record is no longer there."""
+
+    left_keys: Sequence[str]
+    right_keys: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """seen: left records; absent: linked but gone; unlinked: there but not linked (left keys)."""
+
+    seen: int
+    absent: Absent
+    unlinked: list[str]
+
+
+def sweep(context: RunContext, lookups: dict[str, pa.Table], lease: Lease) -> Swept:
+    """Compare the keys of all left records with the links. Raises EmptySource."""
+    mapping, rule = reduced(context.mapping, context.rule)
+    program = compile_transform(mapping, rule, lookups=set(lookups))
+    fields = program.input_names
+    present: set[str] = set()
+    known: set[str] = set()
+    with Sandbox(program, lookups, Limits()) as sandbox:
+        for batch in context.left_connector.read(ReadRequest(context.left, fields)):
+            lease.check()
+            done = sandbox.run(batch.records)
+            present.update(done.records.column("__left_key").to_pylist())
+            known.update(done.left_out.column("__left_key").to_pylist())
+            known.update(item.left_key for item in done.rejected if item.left_key)
+            if batch.rejected:
+                return Swept(len(present), Absent((), ()), [])
+    _refuse_empty(context, seen=len(present) + len(known))
+    return _compare(context, present, known)
+
+
+def _compare(context: RunContext, present: set[str], known: set[str]) -> Swept:
+    left_gone: list[str] = []
+    right_gone: list[str] = []
+    unlinked = set(present)
+    for links in link_batches(context.run.rule_id):
+        lefts, rights = (links.column(n).to_pylist() for n in ("left_key", "right_key"))
+        unlinked.difference_update(lefts)
+        for left, right in zip(lefts, rights, strict=True):
+            if left not in present and left not in known:
+                left_gone.append(left)
+                right_gone.append(right)
+    seen = len(present) + len(known)
+    return Swept(seen, Absent(left_gone, right_gone), sorted(unlinked))
+
+
+def _refuse_empty(context: RunContext, seen: int) -> None:
+    if seen == 0 and context.rule.guards.refuse_empty_source and has_links(context.run.rule_id):
+        raise EmptySource("the source returned nothing", where=context.left.name)
+
+
+def reduced(mapping: MappingSpec, rule: RuleSpec) -> tuple[MappingSpec, RuleSpec]:
+    """The same mapping and rule with nothing but keys and filter."""
+    keys = tuple(field for field in mapping.fields if field.right in mapping.key)
+    return (
+        mapping.model_copy(update={"fields": keys}),
+        rule.model_copy(update={"checks": ()}),
+    )

@@ -1,0 +1,19 @@
+"""The face for workers: tasks carry ids only, and call services."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from celery import shared_task
+
+from apps.runs import services
+
+
+@shared_task(name="runs.work")  # type: ignore[untyped-decorator]
+def work(partition_id: str) -> None:
+    services.work(UUID(partition_id))
+
+
+@shared_task(name="runs.tick")  # type: ignore[untyped-decorator]
+def tick() -> None:
+    services.tick()
