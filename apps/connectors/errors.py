@@ -77,6 +77,14 @@ class OutOfSpace(LockstepError):
     default_remedy = "Free space where the target writes; the run continues from its checkpoint."
 
 
+class SourceChanged(LockstepError):
+    """Somebody wrote to the data while it was being read."""
+
+    code = "source.changed"
+    action = Action.RETRY
+    default_remedy = "Lockstep tries again by itself; let whoever writes the file replace it whole."
+
+
 class LeaseLost(LockstepError):
     """Another worker has taken this work over: stop at once, write nothing."""
 
