@@ -1,0 +1,237 @@
+"""Compare-and-set of a ChangeBatch against the records of a file.
+
+1. The batch's tables are cast to the types of the dataset; a value that does not fit rejects its
+   change, a precondition that does not fit makes it stale.
+2. Each change gets the identity of its key, of its precondition and of its result: texts that
+   are equal exactly where the values are.
+3. While the file is read, `Matcher.look` finds the rows whose key is named by a change and
+   decides each one; a second row with the same key makes the change ambiguous.
+4. `Matcher.finish` decides the changes whose key was not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from apps.connectors.base import (
+    ChangeBatch,
+    DatasetSchema,
+    FieldSchema,
+    Operation,
+    WriteProblem,
+    WriteStatus,
+)
+from apps.connectors.errors import FieldMissing
+from apps.connectors.files.conversion import (
+    OUT_OF_RANGE,
+    Converted,
+    Misfit,
+    cast_leniently,
+    from_text,
+    identity,
+    to_text,
+)
+from apps.connectors.files.rows import Rows
+from apps.connectors.types import Kind, NeutralType
+
+_ALREADY = WriteProblem(WriteStatus.ALREADY, "record.already", "the record is as it should be")
+_MOVED = WriteProblem(WriteStatus.STALE, "record.stale", "the record is not as it was before")
+_GONE = WriteProblem(WriteStatus.STALE, "record.gone", "there is no record with this key")
+_EXISTS = WriteProblem(WriteStatus.STALE, "record.exists", "another record has this key")
+_TWICE = WriteProblem(WriteStatus.REJECTED, "record.duplicate", "the batch names this key twice")
+_AMBIGUOUS = WriteProblem(
+    WriteStatus.REJECTED,
+    "record.ambiguous",
+    "more than one record of the file has this key; make the key unique in the file",
+)
+_CHECKED_BACK = (Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ)
+
+
+def _typed(
+    table: pa.Table, schema: DatasetSchema
+) -> tuple[list[FieldSchema], list[pa.Array], dict[int, tuple[str, Misfit]]]:
+    fields, columns = [], []
+    misfits: dict[int, tuple[str, Misfit]] = {}
+    for name in table.column_names:
+        try:
+            schema_field = schema.field(name)
+        except KeyError:
+            raise FieldMissing(f"there is no field '{name}'", where=schema.name) from None
+        converted = _cast(table.column(name), schema_field)
+        fields.append(schema_field)
+        columns.append(converted.values)
+        for row, misfit in converted.misfits.items():
+            misfits.setdefault(row, (name, misfit))
+    return fields, columns, misfits
+
+
+def _cast(column: pa.ChunkedArray, schema: FieldSchema) -> Converted:
+    target = schema.type.arrow
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+    if array.type == target:
+        return Converted(array)
+    misfit = Misfit(OUT_OF_RANGE, f"the value does not fit {schema.type}")
+    return cast_leniently(array, lambda part: pc.cast(part, target), lambda _: misfit, target)
+
+
+class Matcher:
+    """Decides the changes of one batch."""
+
+    def __init__(self, batch: ChangeBatch, schema: DatasetSchema) -> None:
+        self.batch = batch
+        self.operation = batch.operation
+        self.problems: dict[int, WriteProblem] = {}
+        self.hits: dict[int, tuple[int, int]] = {}
+        self._counts: dict[int, int] = {}
+        key_fields, key_columns, key_misfits = _typed(batch.key, schema)
+        self._key_fields = key_fields
+        self._before_fields: list[FieldSchema] = []
+        self._after_fields: list[FieldSchema] = []
+        self._before: pa.Array | None = None
+        self._after: pa.Array | None = None
+        self.after: pa.Table | None = None
+        for row, (name, misfit) in key_misfits.items():
+            self._refuse(row, name, misfit.code, misfit.message)
+        for field, column in zip(key_fields, key_columns, strict=True):
+            for row in pc.indices_nonzero(pc.is_null(column)).to_pylist():
+                self._refuse(row, field.name, "record.required", "a key field has no value")
+        if batch.before is not None and batch.operation is not Operation.INSERT:
+            fields, columns, misfits = _typed(batch.before, schema)
+            self._before_fields, self._before = fields, identity(columns, _types(fields))
+            for row in misfits:
+                self.problems.setdefault(row, _MOVED)
+        if batch.after is not None and batch.operation is not Operation.DELETE:
+            self._take_after(batch.after, schema)
+        self._keys, self._first = self._unique(identity(key_columns, _types(key_fields)))
+
+    def _take_after(self, after: pa.Table, schema: DatasetSchema) -> None:
+        fields, columns, misfits = _typed(after, schema)
+        self._after_fields, self._after = fields, identity(columns, _types(fields))
+        self.after = pa.table(columns, names=[f.name for f in fields])
+        for row, (name, misfit) in misfits.items():
+            self._refuse(row, name, misfit.code, misfit.message)
+        for field, column in zip(fields, columns, strict=True):
+            self._check_values(field, column, misfits)
+
+    def _check_values(
+        self, field: FieldSchema, column: pa.Array, misfits: dict[int, tuple[str, Misfit]]
+    ) -> None:
+        if not field.nullable and column.null_count:
+            for row in pc.indices_nonzero(pc.is_null(column)).to_pylist():
+                if row not in misfits:
+                    self._refuse(row, field.name, "record.required", "the field needs a value")
+        if field.type.kind is Kind.TEXT and field.type.length is not None:
+            longer = pc.greater(pc.utf8_length(column), field.type.length)
+            for row in pc.indices_nonzero(pc.fill_null(longer, False)).to_pylist():
+                self._refuse(
+                    row, field.name, "record.too_long", f"the text is longer than {field.type}"
+                )
+        if field.type.kind in _CHECKED_BACK:
+            back = from_text(to_text(column, field.type), field.type)
+            for row in back.misfits:
+                self._refuse(row, field.name, OUT_OF_RANGE, "the year is not of four digits")
+
+    def _refuse(self, row: int, field: str, code: str, message: str) -> None:
+        text = f"field '{field}': {message}"
+        self.problems.setdefault(row, WriteProblem(WriteStatus.REJECTED, code, text, field))
+
+    def refuse(self, row: int, field: str, code: str, message: str) -> None:
+        """Reject a change that the format cannot hold."""
+        self._refuse(row, field, code, message)
+
+    def _unique(self, keys: pa.Array) -> tuple[pa.Array, list[int]]:
+        first: dict[str, int] = {}
+        for row, key in enumerate(keys.to_pylist()):
+            if row in self.problems:
+                continue
+            if first.setdefault(key, row) != row:
+                self.problems[row] = _TWICE
+        return pa.array(list(first), pa.string()), list(first.values())
+
+    @property
+    def fields(self) -> list[FieldSchema]:
+        """The fields that have to be read to decide."""
+        wanted = {f.name: f for f in (*self._key_fields, *self._before_fields, *self._after_fields)}
+        return list(wanted.values())
+
+    def look(self, rows: Rows) -> list[tuple[int, int]]:
+        """Decide the changes that these rows answer: pairs of row and change to write."""
+        if not rows.num_rows or not len(self._keys):
+            return []
+        found = pc.index_in(self._identity(rows, self._key_fields), value_set=self._keys)
+        matched = pc.indices_nonzero(pc.is_valid(found))
+        if not len(matched):
+            return []
+        changes = pa.array([self._first[n] for n in found.take(matched).to_pylist()], pa.int64())
+        is_before = self._equal(rows, matched, changes, self._before_fields, self._before, True)
+        is_after = self._equal(rows, matched, changes, self._after_fields, self._after, False)
+        writes: list[tuple[int, int]] = []
+        decisions = zip(matched.to_pylist(), changes.to_pylist(), is_before, is_after, strict=True)
+        for row, change, before, after in decisions:
+            settled = change in self.problems and change not in self._counts
+            broken = self._key_is_broken(rows, row)
+            if settled or broken or not self._decide(change, before, after, row in rows.misfits):
+                continue
+            self.hits[change] = rows.address(row)
+            writes.append((row, change))
+        return writes
+
+    def _key_is_broken(self, rows: Rows, row: int) -> bool:
+        """Whether a key value of the row did not fit its type, so that its NULL is none."""
+        return row in rows.misfits and any(rows.misfits[row][0] == f.name for f in self._key_fields)
+
+    def _decide(self, change: int, before: bool, after: bool, misfit: bool) -> bool:
+        count = self._counts[change] = self._counts.get(change, 0) + 1
+        if self.operation is Operation.INSERT:
+            if count == 1 or after:
+                self.problems[change] = _ALREADY if after and not misfit else _EXISTS
+            return False
+        if count > 1:
+            self.problems[change] = _AMBIGUOUS
+            self.hits.pop(change, None)
+            return False
+        if before and not misfit:
+            return True
+        unchanged = after and not misfit and self.operation is Operation.UPDATE
+        self.problems[change] = _ALREADY if unchanged else _MOVED
+        return False
+
+    @staticmethod
+    def _identity(rows: Rows, fields: Sequence[FieldSchema]) -> pa.Array:
+        return identity([rows.columns[f.name] for f in fields], _types(fields))
+
+    def _equal(
+        self,
+        rows: Rows,
+        matched: pa.Array,
+        changes: pa.Array,
+        fields: Sequence[FieldSchema],
+        wanted: pa.Array | None,
+        default: bool,
+    ) -> list[bool]:
+        if wanted is None:
+            return [default] * len(matched)
+        columns = [rows.columns[f.name].take(matched) for f in fields]
+        equal = pc.equal(identity(columns, _types(fields)), wanted.take(changes))
+        result: list[bool] = equal.to_pylist()
+        return result
+
+    def finish(self) -> list[int]:
+        """Decide the rest; the changes of an insert batch that are to be appended."""
+        absent = [
+            row for row in self._first if row not in self._counts and row not in self.problems
+        ]
+        if self.operation is Operation.INSERT:
+            return absent
+        for row in absent:
+            self.problems[row] = _GONE if self.operation is Operation.UPDATE else _ALREADY
+        return []
+
+
+def _types(fields: Sequence[FieldSchema]) -> list[NeutralType]:
+    return [f.type for f in fields]
