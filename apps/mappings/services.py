@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,6 +16,7 @@ from apps.engine.spec import FieldMappingSpec, MappingSpec, RuleSpec
 from apps.engine.suggest import Suggestion, propose_right, suggest_pairs
 from apps.engine.transform import compile_transform
 from apps.mappings.models import FieldMapping, LookupEntry, LookupTable, Mapping, MappingVersion
+from apps.mappings.preview import Preview, preview_rows
 from apps.mappings.selectors import (
     LINK_PREFIX,
     linked_rules,
@@ -123,22 +123,6 @@ def create_target(left: Dataset, source: Source, name: str, naming: str = "same"
     return create_dataset(source, propose_right(left.schema(), name, naming))
 
 
-@dataclass(frozen=True, slots=True)
-class PreviewRow:
-    """One sample record: what it is now, and what would be written or why it would not."""
-
-    before: dict[str, str | None]
-    after: dict[str, str | None] = field(default_factory=dict)
-    problem: str = ""
-    left_out: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    rows: tuple[PreviewRow, ...]
-    warnings: dict[str, int]
-
-
 def preview(
     mapping: MappingSpec, rule: RuleSpec, left: Dataset, *, actor: User | None, limit: int = 5
 ) -> Preview:
@@ -146,8 +130,6 @@ def preview(
 
     Raises ConfigurationError or ExpressionRefused for what cannot be compiled.
     """
-    from apps.mappings.preview import preview_rows
-
     require_author(actor, [], [*mapping_expressions(mapping), rule.filter])
     validate_mapping(mapping, rule)
     schema = left.schema()

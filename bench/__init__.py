@@ -1,0 +1,1 @@
+"""Measurements: how fast Lockstep moves records, and that it survives being killed."""

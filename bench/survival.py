@@ -1,0 +1,104 @@
+"""Kill the worker with SIGKILL in a phase of a run, start another one, and see that all is well.
+
+`python -m bench.survival --rows 20000 --phase apply --broker embedded` prints one line of JSON:
+whether both sides are equal, how many changes the history holds, and how long recovery took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from bench.scene import Scene, build_rule, digest, enter_platform, scene
+
+PHASES = ("prepare", "plan", "apply", "verify")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--phase", choices=PHASES, default="apply")
+    parser.add_argument("--broker", choices=("embedded", "redis"), default="embedded")
+    parser.add_argument("--platform", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--timeout", type=float, default=300.0)
+    options = parser.parse_args()
+    settings = {
+        "lease_seconds": "4",
+        "tick_seconds": "1",
+        "partition_rows": str(max(2_000, options.rows // 4)),
+    }
+    with scene(
+        broker=options.broker, platform=options.platform, rows=options.rows, **settings
+    ) as made:
+        enter_platform(made)
+        result = survive(made, options.phase, options.timeout)
+    print(json.dumps(result))
+    return 0 if result["equal"] and result["status"] == "succeeded" else 1
+
+
+def survive(made: Scene, phase: str, timeout: float) -> dict[str, Any]:
+    """One run with a worker killed in `phase`; returns what became of it."""
+    from apps.ledger.models import Change, Link
+    from apps.runs.services import request_run
+
+    rule = build_rule(made)
+    made.start_beat()
+    worker = made.start_worker()
+    run = request_run(rule, actor=None)
+    deadline = time.monotonic() + timeout
+    reached = _wait_for(run, phase, deadline)
+    made.kill(worker)
+    killed_at = time.monotonic()
+    run.refresh_from_db()
+    at_kill = {"status": run.status, "finished": not run.is_active}
+    made.start_worker()
+    while run.is_active and time.monotonic() < deadline:
+        time.sleep(0.1)
+        run.refresh_from_db()
+    changes = Change.objects.filter(run_id=run.pk)
+    left, right = digest(made.left), digest(made.right)
+    return {
+        "phase": phase,
+        "reached": reached,
+        "at_kill": at_kill,
+        "status": run.status,
+        "cause": run.cause,
+        "recovered_s": round(time.monotonic() - killed_at, 1),
+        "equal": left == right,
+        "rows": right[0],
+        "changes": changes.count(),
+        "applied": changes.filter(outcome="applied").count(),
+        "distinct_keys": changes.values("right_key").distinct().count(),
+        "links": Link.objects.filter(rule_id=rule.pk).count(),
+        "inserted": run.inserted,
+    }
+
+
+def _wait_for(run: Any, phase: str, deadline: float) -> bool:
+    """Wait until a worker is in the middle of the phase."""
+    while time.monotonic() < deadline:
+        run.refresh_from_db()
+        if _is_in(run, phase):
+            return True
+        if not run.is_active:
+            return False
+        time.sleep(0.005)
+    return False
+
+
+def _is_in(run: Any, phase: str) -> bool:
+    held = run.partitions.filter(lease_until__isnull=False)
+    if phase == "prepare":
+        return bool(held.filter(kind="prepare").exists() or run.status != "queued")
+    if phase == "plan":
+        return bool(run.status == "planning" and held.filter(read__gt=0).exists())
+    if phase == "apply":
+        return bool(run.status == "applying" and held.filter(inserted__gt=0).exists())
+    return bool(run.status == "verifying")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

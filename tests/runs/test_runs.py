@@ -1,0 +1,314 @@
+"""A run end to end: plan, review, apply, settle, verify."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from apps.core.clock import now
+from apps.core.services import set_platform_paused
+from apps.engine.spec import CheckKind, CheckSpec, FieldMappingSpec, Severity
+from apps.ledger.models import Change, Link, Rejection
+from apps.ledger.services import edit_rejection
+from apps.rules.services import save_rule
+from apps.runs.models import Run
+from apps.runs.services import (
+    cancel_run,
+    replay_rejections,
+    request_run,
+    work,
+    work_until_finished,
+)
+from apps.runs.services.errors import RunRefused
+from tests.platforms import FIELDS, Pair, lines
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    return Pair(tmp_path)
+
+
+def test_first_run_fills_the_target_and_the_second_plans_nothing(pair: Pair) -> None:
+    pair.add_customers(30)
+    first = pair.run()
+    assert (first.status, first.inserted, first.lane) == ("succeeded", 30, "stream"), lines(first)
+    assert pair.clients()[0] == (1, "Name 1", "n1@example.org", 1.5)
+    second = pair.run()
+    assert (second.status, second.planned, second.unchanged) == ("succeeded", 0, 30)
+    assert second.lane == "reconcile"
+
+
+def test_one_edit_moves_exactly_one_field(pair: Pair) -> None:
+    pair.add_customers(30)
+    pair.run()
+    pair.on_left("UPDATE customers SET name = 'New' WHERE id = 7")
+    run = pair.run()
+    assert (run.updated, run.inserted, run.deleted) == (1, 0, 0), lines(run)
+    (change,) = pair.changes(run)
+    assert change.images() == ({"full_name": "Name 7"}, {"full_name": "New"})
+    assert change.outcome == Change.Outcome.APPLIED
+
+
+def test_a_dry_run_writes_nothing_and_shows_everything(pair: Pair) -> None:
+    pair.add_customers(3)
+    run = pair.run(mode=Run.Mode.DRY_RUN)
+    assert (run.status, run.planned_inserts, run.inserted) == ("planned", 3, 0), lines(run)
+    assert pair.clients() == []
+    assert [change.images()[1]["full_name"] for change in pair.changes(run)] == [
+        "Name 1",
+        "Name 2",
+        "Name 3",
+    ]
+    assert not Link.objects.exists()
+
+
+def test_delete_policy_propagates_to_linked_records_only(pair: Pair) -> None:
+    pair.on_right("INSERT INTO clients (client_id, full_name) VALUES (900, 'theirs')")
+    pair.add_customers(10)
+    pair.run()
+    pair.on_left("DELETE FROM customers WHERE id = 3")
+    run = pair.run()
+    assert (run.deleted, run.inserted, run.updated) == (1, 0, 0), lines(run)
+    keys = [row[0] for row in pair.clients()]
+    assert 3 not in keys
+    assert 900 in keys
+
+
+def test_marked_instead_of_deleted(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, facts={"on_delete": "mark", "mark_field": "gone"})
+    pair.add_customers(10)
+    pair.run()
+    pair.on_left("DELETE FROM customers WHERE id = 3")
+    run = pair.run()
+    assert (run.updated, run.deleted) == (1, 0), lines(run)
+    assert len(pair.clients()) == 10
+    assert pair.run().planned == 0
+
+
+def test_an_empty_source_is_refused(pair: Pair) -> None:
+    pair.add_customers(10)
+    pair.run()
+    pair.on_left("DELETE FROM customers")
+    run = pair.run()
+    assert (run.status, run.cause_code) == ("refused", "guard.empty_source"), lines(run)
+    assert len(pair.clients()) == 10
+    assert run.remedy
+
+
+def test_too_many_deletes_are_refused(pair: Pair) -> None:
+    pair.add_customers(10)
+    pair.run()
+    pair.on_left("DELETE FROM customers WHERE id > 2")
+    run = pair.run()
+    assert (run.status, run.cause_code) == ("refused", "guard.stopped"), lines(run)
+    assert len(pair.clients()) == 10
+
+
+def test_bad_records_are_rejected_and_the_others_flow(pair: Pair) -> None:
+    pair.add_customers(10)
+    pair.on_left("UPDATE customers SET name = ? WHERE id = 4", "x" * 60)
+    pair.on_left("UPDATE customers SET name = NULL WHERE id = 5")
+    pair.on_left("UPDATE customers SET email = 'N1@example.org' WHERE id = 6")
+    run = pair.run()
+    assert (run.status, run.inserted, run.rejected) == ("partial", 7, 3), lines(run)
+    codes = {r.left_key: (r.stage, r.code) for r in pair.open_rejections()}
+    assert codes == {
+        '["4"]': ("check", "record.too_long"),
+        '["5"]': ("check", "record.required"),
+        '["6"]': ("write", "record.duplicate"),
+    }
+
+
+def test_a_rejection_that_is_corrected_resolves_itself(pair: Pair) -> None:
+    pair.add_customers(3)
+    pair.on_left("UPDATE customers SET name = NULL WHERE id = 2")
+    pair.run()
+    pair.on_left("UPDATE customers SET name = 'B' WHERE id = 2")
+    run = pair.run()
+    assert run.status == "succeeded", lines(run)
+    rejection = Rejection.objects.get()
+    assert (rejection.state, rejection.resolved_run_id) == ("resolved", run.pk)
+
+
+def test_a_rejection_is_edited_and_replayed(pair: Pair) -> None:
+    pair.add_customers(3)
+    pair.on_left("UPDATE customers SET name = NULL WHERE id = 2")
+    pair.run()
+    (rejection,) = pair.open_rejections()
+    record = rejection.record()
+    assert record is not None
+    edit_rejection(rejection, {**record, "name": "Mended"}, actor=None)
+    (run,) = replay_rejections([rejection], actor=None)
+    run = work_until_finished(run)
+    assert (run.status, run.inserted) == ("succeeded", 1), lines(run)
+    assert pair.clients()[1][1] == "Mended"
+    rejection.refresh_from_db()
+    assert rejection.state == "resolved"
+
+
+def test_a_rejected_record_never_counts_as_deleted(pair: Pair) -> None:
+    pair.add_customers(5)
+    pair.run()
+    pair.on_left("UPDATE customers SET name = NULL WHERE id = 2")
+    run = pair.run()
+    assert (run.deleted, run.rejected, run.status) == (0, 1, "partial"), lines(run)
+    assert len(pair.clients()) == 5
+
+
+def test_stale_changes_are_refused_and_planned_again(pair: Pair) -> None:
+    pair.add_customers(5)
+    pair.run()
+    pair.on_left("UPDATE customers SET name = 'ours' WHERE id < 3")
+    run = request_run(pair.rule, actor=None)
+    while run.status != "applying":
+        for part in run.partitions.filter(state__in=("to_plan",)):
+            work(part.pk)
+        run.refresh_from_db()
+    pair.on_right("UPDATE clients SET full_name = 'theirs' WHERE client_id = 2")
+    run = work_until_finished(run)
+    assert (run.updated, run.stale, run.status) == (1, 1, "partial"), lines(run)
+    assert pair.clients()[1][1] == "theirs"
+    again = pair.run()
+    assert (again.updated, again.status) == (1, "succeeded"), lines(again)
+    assert pair.clients()[1][1] == "ours"
+
+
+def test_cancel_ends_a_run_before_it_writes(pair: Pair) -> None:
+    pair.add_customers(5)
+    run = request_run(pair.rule, actor=None)
+    cancel_run(run, actor=None)
+    run = work_until_finished(run)
+    assert run.status == "cancelled"
+    assert pair.clients() == []
+
+
+def test_only_one_run_of_a_rule_at_a_time(pair: Pair) -> None:
+    pair.add_customers(5)
+    run = request_run(pair.rule, actor=None)
+    with pytest.raises(RunRefused, match="goes on already"):
+        request_run(pair.rule, actor=None)
+    work_until_finished(run)
+    assert pair.run().status == "succeeded"
+
+
+@pytest.mark.parametrize("what", ["rule", "source", "everything"])
+def test_nothing_starts_while_paused(pair: Pair, what: str) -> None:
+    pair.add_customers(1)
+    if what == "rule":
+        pair.rule.paused = True
+        pair.rule.save()
+    elif what == "source":
+        pair.mapping.left.source.paused = True
+        pair.mapping.left.source.save()
+    else:
+        set_platform_paused(True, actor=None, reason="maintenance")
+    with pytest.raises(RunRefused, match="paused"):
+        request_run(pair.rule, actor=None)
+
+
+def test_a_target_column_that_was_dropped_fails_with_cause(pair: Pair) -> None:
+    pair.add_customers(3)
+    pair.run()
+    pair.on_right("ALTER TABLE clients DROP COLUMN balance")
+    run = pair.run()
+    assert (run.status, run.cause_code) == ("failed", "field.missing"), lines(run)
+    assert "balance" in run.cause
+    assert run.remedy
+
+
+def test_checks_reject_warn_and_stop(pair: Pair) -> None:
+    pair.add_customers(5)
+    checks = (
+        CheckSpec(name="rich", kind=CheckKind.RANGE, field="balance", minimum="2"),
+        CheckSpec(
+            name="round",
+            kind=CheckKind.EXPRESSION,
+            expression="balance = floor(balance)",
+            severity=Severity.WARN,
+        ),
+    )
+    save_rule(pair.rule, checks, actor=None)
+    run = pair.run()
+    assert (run.inserted, run.rejected, run.status) == (4, 1, "partial"), lines(run)
+    assert run.warnings >= 4
+    stop = CheckSpec(name="no more", kind=CheckKind.REQUIRED, field="mail", severity=Severity.STOP)
+    save_rule(pair.rule, (*checks, stop), actor=None)
+    pair.on_left("UPDATE customers SET email = NULL WHERE id = 3")
+    stopped = pair.run()
+    assert (stopped.status, stopped.cause_code) == ("failed", "check.stopped"), lines(stopped)
+
+
+def test_a_record_that_leaves_the_filter(tmp_path: Path) -> None:
+    facts = {"filter": "balance < 5", "on_leave": "delete", "max_deletes_percent": None}
+    pair = Pair(tmp_path, facts=facts)
+    pair.add_customers(6)
+    first = pair.run()
+    assert (first.inserted, first.left_out) == (4, 2), lines(first)
+    pair.on_left("UPDATE customers SET balance = 9 WHERE id = 1")
+    run = pair.run()
+    assert run.deleted == 1, lines(run)
+    assert [row[0] for row in pair.clients()] == [2, 3, 4]
+
+
+class TestCursor:
+    @pytest.fixture
+    def pair(self, tmp_path: Path) -> Pair:
+        pair = Pair(tmp_path, facts={"delta": "cursor", "cursor_field": "changed"})
+        pair.add_customers(20)
+        assert pair.run().inserted == 20
+        return pair
+
+    def test_reads_only_what_changed(self, pair: Pair) -> None:
+        pair.on_left(
+            "UPDATE customers SET name = 'x', changed = '2026-02-02 00:00:00' WHERE id = 5"
+        )
+        run = pair.run()
+        assert (run.updated, run.planned) == (1, 1), lines(run)
+        assert run.read < 20
+        assert pair.rule.checkpoint.cursor == run.cursor_to
+
+    def test_deletes_are_found_by_the_sweep(self, pair: Pair) -> None:
+        pair.on_left("DELETE FROM customers WHERE id = 5")
+        assert pair.run().deleted == 0
+        run = pair.run(sweep=True)
+        assert (run.deleted, run.status) == (1, "succeeded"), lines(run)
+        (change,) = pair.changes(run)
+        before, _ = change.images()
+        assert before is not None
+        assert before["full_name"] == "Name 5"
+
+    def test_late_commits_behind_the_cursor_are_found_by_the_sweep(self, pair: Pair) -> None:
+        pair.on_left(
+            "INSERT INTO customers VALUES (77, 'late', 'l@x.org', 1, '2020-01-01 00:00:00')"
+        )
+        assert pair.run().inserted == 0
+        assert pair.run(sweep=True).inserted == 1
+
+    def test_a_sweep_falls_due(self, pair: Pair) -> None:
+        pair.on_left("DELETE FROM customers WHERE id = 5")
+        checkpoint = pair.rule.checkpoint
+        checkpoint.swept_at = now() - timedelta(minutes=pair.rule.sweep_minutes + 1)
+        checkpoint.save()
+        run = pair.run()
+        assert (run.sweep, run.deleted) == (True, 1), lines(run)
+
+    def test_an_empty_source_is_refused_by_the_sweep(self, pair: Pair) -> None:
+        pair.on_left("DELETE FROM customers")
+        run = pair.run(sweep=True)
+        assert (run.status, run.cause_code) == ("failed", "guard.empty_source"), lines(run)
+
+    def test_a_change_of_the_rule_compares_everything(self, pair: Pair) -> None:
+        from apps.mappings.services import save_mapping
+
+        fields = [*FIELDS[:1], FieldMappingSpec(right="full_name", to_right="upper(trim(name))")]
+        save_mapping(pair.mapping, [*fields, *FIELDS[2:]], ["client_id"], actor=None)
+        run = pair.run()
+        assert run.updated == 20, lines(run)
+
+    def test_null_cursors_are_always_read(self, pair: Pair) -> None:
+        pair.on_left("INSERT INTO customers VALUES (78, 'no cursor', 'n@x.org', 1, NULL)")
+        assert pair.run().inserted == 1

@@ -1,0 +1,43 @@
+"""A worker that is killed with SIGKILL in any phase: the run completes by itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = 12_000
+
+
+def survive(phase: str, broker: str, platform: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.survival", "--rows", str(ROWS)]
+    command += ["--phase", phase, "--broker", broker, "--platform", platform, "--timeout", "120"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+@pytest.mark.processes
+@pytest.mark.postgresql
+@pytest.mark.parametrize("phase", ["prepare", "plan", "apply", "verify"])
+@pytest.mark.parametrize(
+    ("broker", "platform"),
+    [
+        ("embedded", "sqlite"),
+        pytest.param("redis", "postgresql", marks=pytest.mark.redis),
+    ],
+)
+def test_a_killed_worker_loses_nothing(phase: str, broker: str, platform: str) -> None:
+    result = survive(phase, broker, platform)
+    assert result["status"] == "succeeded", result
+    assert result["equal"], result
+    assert result["rows"] == ROWS, result
+    assert result["changes"] == result["applied"] == result["distinct_keys"] == ROWS, result
+    assert result["links"] == ROWS, result
+    assert result["inserted"] == ROWS, result
