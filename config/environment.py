@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import secrets
+import tempfile
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import Annotated
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def _split_names(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
+# Names with commas between them.
+Names = Annotated[list[str], NoDecode, BeforeValidator(_split_names)]
 
 
 class Profile(StrEnum):
@@ -21,9 +36,11 @@ class Profile(StrEnum):
 
 
 class Environment(BaseSettings):
-    """Settings by environment variable, all prefixed `LOCKSTEP_` but the three URLs' short forms."""
+    """Settings by environment variable; the three URLs may also come without `LOCKSTEP_`."""
 
-    model_config = SettingsConfigDict(env_prefix="LOCKSTEP_", env_file=None, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="LOCKSTEP_", env_file=None, extra="ignore", hide_input_in_errors=True
+    )
 
     profile: Profile = Profile.EMBEDDED
     data_dir: Path = BASE_DIR / "data"
@@ -32,8 +49,8 @@ class Environment(BaseSettings):
     # AES-256 keys for values at rest: lines `id:base64`, the first one encrypts.
     encryption_keys: SecretStr | None = None
     encryption_key_file: Path | None = None
-    allowed_hosts: list[str] = ["127.0.0.1", "localhost", "[::1]"]
-    csrf_trusted_origins: list[str] = []
+    allowed_hosts: Names = ["127.0.0.1", "localhost", "[::1]"]
+    csrf_trusted_origins: Names = []
     database_url: SecretStr | None = None
     redis_url: SecretStr | None = None
     broker_url: SecretStr | None = None  # amqp://… for RabbitMQ; default: redis_url
@@ -52,6 +69,20 @@ class Environment(BaseSettings):
             if os.environ.get(name) and not values.get(name.lower()):
                 values[name.lower()] = os.environ[name]
         return values
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> Environment:
+        if self.database_url:
+            _postgresql(self.database_url.get_secret_value())
+        if self.encryption_key_file and not self.encryption_key_file.is_file():
+            raise ValueError("LOCKSTEP_ENCRYPTION_KEY_FILE names no file")
+        return self
+
+    @model_validator(mode="after")
+    def _tests_leave_the_data_folder_alone(self) -> Environment:
+        if self.profile is Profile.TEST and "data_dir" not in self.model_fields_set:
+            self.data_dir = Path(tempfile.gettempdir()) / f"lockstep-test-{os.getuid()}"
+        return self
 
     @model_validator(mode="after")
     def _production_is_explicit(self) -> Environment:
@@ -107,19 +138,40 @@ class Environment(BaseSettings):
         return url.get_secret_value() if url else "filesystem://"
 
 
+def read_environment() -> Environment:
+    """The environment; where it is wrong, the program ends with a line per mistake, no values."""
+    try:
+        return Environment()
+    except ValidationError as error:
+        mistakes = "".join(f"\n  {_mistake(detail)}" for detail in error.errors())
+        raise SystemExit(f"Lockstep cannot start with these settings:{mistakes}") from None
+
+
+def _mistake(detail: ErrorDetails) -> str:
+    name = "".join(f"LOCKSTEP_{part}".upper() for part in detail["loc"][:1])
+    text = detail["msg"].removeprefix("Value error, ")
+    return f"{name}: {text}" if name else text
+
+
 def _postgresql(url: str) -> dict[str, object]:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # its text would show a part of the password
+        raise ValueError("DATABASE_URL: write special characters of the password as %XX") from None
     if parts.scheme not in ("postgres", "postgresql"):
         raise ValueError("DATABASE_URL must begin with postgresql://")
-    options = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
+    name = unquote(parts.path.lstrip("/"))
+    if not name:
+        raise ValueError("DATABASE_URL must end with the name of a database")
     return {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": parts.path.lstrip("/"),
+        "NAME": name,
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
-        "HOST": parts.hostname or "",
-        "PORT": str(parts.port or ""),
-        "OPTIONS": options,
+        "HOST": unquote(parts.hostname or ""),
+        "PORT": str(port or ""),
+        "OPTIONS": dict(parse_qsl(parts.query)),
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
     }
@@ -130,19 +182,17 @@ def _new_secret() -> str:
 
 
 def _new_key_line() -> str:
-    import base64
-
     return f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}\n"
 
 
-def _kept_secret(path: Path, make: object) -> str:
+def _kept_secret(path: Path, make: Callable[[], str]) -> str:
     """The secret in `path`; made there, readable by its owner alone, when there is none."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(make())  # type: ignore[operator]
+            stream.write(make())
         try:
             os.link(draft, path)  # the first process wins; all read the same secret
         except FileExistsError:

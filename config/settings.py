@@ -5,10 +5,10 @@ from __future__ import annotations
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
-from config.environment import BASE_DIR, Environment, Profile
+from config.environment import BASE_DIR, Profile, read_environment
 from config.navigation import SIDEBAR
 
-ENVIRONMENT = Environment()
+ENVIRONMENT = read_environment()
 PRODUCTION = ENVIRONMENT.profile is Profile.PRODUCTION
 TESTING = ENVIRONMENT.profile is Profile.TEST
 DATA_DIR = ENVIRONMENT.data_dir

@@ -32,26 +32,6 @@ under_production() {
         $bin/python manage.py check --deploy --fail-level WARNING
 }
 
-# 0: no known vulnerability; 1: some; 2: nobody could be asked.
-audit() {
-    timeout 20 $bin/python -m pip_audit --requirement requirements/base.txt --disable-pip \
-        --require-hashes --progress-spinner off --timeout 5 > "$scratch/audit" 2>&1
-    status=$?
-    [ $status -eq 0 ] && return 0
-    grep -q '^Found .* known vulnerabilit' "$scratch/audit" && return 1
-    return 2
-}
-
-audit_step() {
-    printf 'known vulnerabilities … '
-    audit
-    case $? in
-        0) echo "none" ;;
-        1) echo "FAILED"; cat "$scratch/audit"; failed="$failed, known vulnerabilities" ;;
-        *) echo "SKIPPED: no advisory source could be reached within 20 s" ;;
-    esac
-}
-
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
@@ -62,7 +42,9 @@ step "architecture" $bin/lint-imports
 step "settings" $bin/python manage.py check
 step "settings in production" under_production
 step "migrations" $bin/python manage.py makemigrations --check --dry-run
-audit_step
+printf 'known vulnerabilities … '
+$bin/python deploy/audit.py
+[ $? -ne 1 ] || failed="$failed, known vulnerabilities"
 
 if [ -n "$failed" ]; then
     echo "Failed: ${failed#, }"

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from django.contrib.auth.models import AnonymousUser
 from django.db import models
 
 from apps.core.models import PlatformState
 
 if TYPE_CHECKING:
-    from django.contrib.auth.base_user import AbstractBaseUser
+    from django.contrib.auth.models import AbstractUser, AnonymousUser
 
 M = TypeVar("M", bound=models.Model)
-Actor = "AbstractBaseUser | AnonymousUser | None"
 
 
 def permits(
-    actor: AbstractBaseUser | AnonymousUser | None, model: type[models.Model], action: str
+    actor: AbstractUser | AnonymousUser | None, model: type[models.Model], action: str
 ) -> bool:
     """Whether `actor` holds the permission `action` (view, change, run, …) on this model."""
     if actor is None or not actor.is_active:
         return False
     options = model._meta
-    return bool(actor.has_perm(f"{options.app_label}.{action}_{options.model_name}"))  # type: ignore[union-attr]
+    return bool(actor.has_perm(f"{options.app_label}.{action}_{options.model_name}"))
 
 
 def scoped(
     queryset: models.QuerySet[M],
-    actor: AbstractBaseUser | AnonymousUser | None,
+    actor: AbstractUser | AnonymousUser | None,
     action: str = "view",
 ) -> models.QuerySet[M]:
     """The rows of `queryset` that `actor` may apply `action` to; nothing by default."""
@@ -36,5 +34,6 @@ def scoped(
 
 
 def platform_state() -> PlatformState:
+    """The one row; made at first use."""
     state, _ = PlatformState.objects.get_or_create(id=PlatformState.SINGLETON)
     return state

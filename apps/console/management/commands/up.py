@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import Any
@@ -60,7 +59,7 @@ class Command(BaseCommand):
 
     def _supervisor(self, host: str, port: int, workers: int) -> Supervisor:
         environment = dict(os.environ)
-        environment["LOCKSTEP_ALLOWED_HOSTS"] = json.dumps(startup.allowed_hosts(host))
+        environment["LOCKSTEP_ALLOWED_HOSTS"] = ",".join(startup.allowed_hosts(host))
         environment["PYTHONUNBUFFERED"] = "1"
         self._say(f"Starting web, worker (x{workers}) and scheduler")
         return Supervisor(

@@ -1,0 +1,187 @@
+"""Settings by environment: profiles, generated secrets, database addresses."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from config.environment import BASE_DIR, Environment, Profile, read_environment
+
+PRODUCTION = {
+    "LOCKSTEP_PROFILE": "production",
+    "DATABASE_URL": "postgresql://app:secret-word@db.example/lockstep",
+    "REDIS_URL": "redis://cache.example/0",
+    "LOCKSTEP_SECRET_KEY": "x" * 60,
+    "LOCKSTEP_ENCRYPTION_KEYS": "k1:" + base64.b64encode(bytes(32)).decode(),
+}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """An environment that names a data folder and nothing else."""
+    for name in ("PROFILE", "DATABASE_URL", "DATA_DIR"):
+        monkeypatch.delenv(f"LOCKSTEP_{name}", raising=False)
+    monkeypatch.setenv("LOCKSTEP_DATA_DIR", str(tmp_path / "data"))
+    return monkeypatch
+
+
+def test_nothing_set_means_embedded_on_sqlite_and_a_folder_as_broker(environment):
+    settings = Environment()
+
+    assert settings.profile is Profile.EMBEDDED
+    assert settings.django_database()["ENGINE"] == "django.db.backends.sqlite3"
+    assert settings.celery_broker() == "filesystem://"
+
+
+def test_production_starts_when_everything_is_named(environment):
+    for name, value in PRODUCTION.items():
+        environment.setenv(name, value)
+
+    settings = Environment()
+
+    assert settings.django_database()["HOST"] == "db.example"
+    assert settings.celery_broker() == "redis://cache.example/0"
+
+
+@pytest.mark.parametrize("missing", sorted(set(PRODUCTION) - {"LOCKSTEP_PROFILE"}))
+def test_production_refuses_to_start_and_names_what_is_missing(environment, missing):
+    for name, value in PRODUCTION.items():
+        environment.setenv(name, value)
+    environment.delenv(missing)
+
+    with pytest.raises(SystemExit, match=missing) as refusal:
+        read_environment()
+
+    assert "secret-word" not in str(refusal.value)
+
+
+def test_an_error_shows_no_value(environment):
+    environment.setenv("DATABASE_URL", "mysql://app:secret-word@db.example/lockstep")
+    environment.setenv("LOCKSTEP_PROFILE", "productoin")
+
+    with pytest.raises(ValidationError) as error:
+        Environment()
+
+    assert "secret-word" not in str(error.value)
+
+
+def test_secrets_are_made_once_and_for_their_owner_alone(environment, tmp_path):
+    first, second = Environment(), Environment()
+
+    assert first.django_secret_key() == second.django_secret_key()
+    assert first.encryption_key_text() == second.encryption_key_text()
+    folder = tmp_path / "data" / "secrets"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert sorted(p.name for p in folder.iterdir()) == ["django_secret_key", "encryption_keys"]
+    for path in folder.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_made_encryption_key_has_256_bits(environment):
+    key_id, _, encoded = Environment().encryption_key_text().strip().partition(":")
+
+    assert key_id == "k1"
+    assert len(base64.b64decode(encoded, validate=True)) == 32
+
+
+def test_keys_come_from_a_file_when_it_is_named(environment, tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("a:b")
+    environment.setenv("LOCKSTEP_ENCRYPTION_KEY_FILE", str(path))
+
+    assert Environment().encryption_key_text() == "a:b"
+
+
+def test_a_key_file_that_is_not_there_is_named_at_the_start(environment, tmp_path):
+    environment.setenv("LOCKSTEP_ENCRYPTION_KEY_FILE", str(tmp_path / "none"))
+
+    with pytest.raises(ValidationError, match="ENCRYPTION_KEY_FILE names no file"):
+        Environment()
+
+
+def test_database_address_is_taken_apart(environment):
+    environment.setenv(
+        "DATABASE_URL", "postgres://a%40b:p%2Fw%3A1@[::1]:5433/my%20db?sslmode=require"
+    )
+
+    database = Environment().django_database()
+
+    assert (database["USER"], database["PASSWORD"]) == ("a@b", "p/w:1")
+    assert (database["HOST"], database["PORT"], database["NAME"]) == ("::1", "5433", "my db")
+    assert database["OPTIONS"] == {"sslmode": "require"}
+
+
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("mysql://a@b/c", "must begin with postgresql://"),
+        ("postgresql://a:b@c", "name of a database"),
+        ("postgresql://a:b/secret@c/d", "special characters"),
+    ],
+)
+def test_a_wrong_database_address_is_refused(environment, address, complaint):
+    environment.setenv("DATABASE_URL", address)
+
+    with pytest.raises(ValidationError, match=complaint):
+        Environment()
+
+
+def test_the_long_name_of_an_address_wins(environment):
+    environment.setenv("REDIS_URL", "redis://short/0")
+    environment.setenv("LOCKSTEP_REDIS_URL", "redis://long/0")
+
+    assert Environment().celery_broker() == "redis://long/0"
+
+
+def test_lists_are_names_with_commas(environment):
+    environment.setenv("LOCKSTEP_ALLOWED_HOSTS", "a.example, b.example,")
+
+    assert Environment().allowed_hosts == ["a.example", "b.example"]
+
+
+def test_the_test_profile_never_names_the_data_folder_of_the_project(environment):
+    environment.delenv("LOCKSTEP_DATA_DIR")
+    environment.setenv("LOCKSTEP_PROFILE", "test")
+
+    assert not Environment().data_dir.is_relative_to(BASE_DIR)
+
+
+def test_a_wrong_setting_ends_a_command_without_a_traceback(environment):
+    environment.setenv("LOCKSTEP_PROFILE", "production")
+    environment.setenv("DJANGO_SETTINGS_MODULE", "config.settings")
+
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"], cwd=BASE_DIR, capture_output=True, text=True
+    )
+
+    assert done.returncode == 1
+    assert "Lockstep cannot start" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_reference_lists_every_variable_with_its_default():
+    page = (BASE_DIR / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    page, _, _ = page.partition("## Tests only")
+    rows = dict(re.findall(r"^\| `LOCKSTEP_(\w+)` \| ([^|]*) \|", page, re.MULTILINE))
+
+    assert set(rows) == {name.upper() for name in Environment.model_fields}
+    for name, field in Environment.model_fields.items():
+        assert _as_written(field.default) in rows[name.upper()], name
+
+
+def _as_written(default: object) -> str:
+    if default is None or default == []:
+        return "none"
+    if isinstance(default, Path):
+        return f"`{default.relative_to(BASE_DIR)}`"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, list):
+        return f"`{','.join(default)}`"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
