@@ -31,6 +31,7 @@ from apps.connectors.files.streams import StreamDamaged
 
 BOM = b"\xef\xbb\xbf"
 _DELIMITERS = (",", ";", "\t", "|")
+_HEAD = 256 << 10
 _QUOTE = b'"'
 
 
@@ -285,7 +286,7 @@ def unique_names(cells: Sequence[str]) -> tuple[str, ...]:
 
 def detect_delimiter(sample: bytes) -> str:
     """The delimiter that cuts the first lines into the most columns, equally many in each."""
-    sample = sample[: 256 << 10].removeprefix(BOM)
+    sample = sample[:_HEAD].removeprefix(BOM)
     best, most = ",", 1
     for delimiter in _DELIMITERS:
         grammar = Grammar(delimiter)
@@ -314,7 +315,9 @@ def _parse(
     """Split sound records into text columns. Raises pa.ArrowInvalid for wrong column counts."""
     names = [f"c{number}" for number in range(columns)]
     if data.startswith(BOM):
-        data = BOM + data
+        data = BOM + data  # pyarrow drops one
+    if not data.endswith(b"\n"):
+        data += b"\n"  # else pyarrow takes an empty last cell after a quoted one as quoted
     return pa_csv.read_csv(
         io.BytesIO(data),
         read_options=pa_csv.ReadOptions(column_names=names, block_size=len(data) + 1024),
@@ -351,7 +354,7 @@ class CsvReader:
         self._ended = False
         self._damage = ""
         head = b""
-        while len(head) < (256 << 10) or b"\n" not in head:
+        while len(head) < _HEAD or b"\n" not in head:
             if not self._more():
                 break
             head += self._next
