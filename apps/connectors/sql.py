@@ -20,15 +20,15 @@ from apps.connectors.base import (
     ReadRequest,
     StepStatus,
 )
-from apps.connectors.errors import FieldMissing, LockstepError
+from apps.connectors.errors import FieldMissing, LockstepError, Unreachable
 from apps.connectors.sql_values import decode
 
 BATCH_BYTES = 32 * 1024 * 1024
 KEYS_PER_QUERY = 5_000
 _RAW_CHARACTERS = 10_000
 
-Probe = Callable[[], str]
-"""One step of a connection test: gives the message for a success, raises a LockstepError."""
+Probe = Callable[[], str | CheckStep]
+"""One step of a connection test: gives its message or itself, raises a LockstepError."""
 
 
 class TlsMode(StrEnum):
@@ -113,7 +113,7 @@ def _raw_text(scalar: Any) -> str:
     try:
         return str(scalar.as_py())
     except (ValueError, OverflowError):
-        return str(scalar)
+        return "a date or time outside the years 1 to 9999"
 
 
 def requested_key_chunks(request: ReadRequest, current: DatasetSchema) -> Iterator[pa.Table]:
@@ -153,7 +153,10 @@ def run_steps(steps: Sequence[tuple[str, Probe]], *, secret: str = "") -> Iterat
             yield CheckStep(name, StepStatus.SKIPPED, "An earlier step failed.")
             continue
         try:
-            yield CheckStep(name, StepStatus.OK, probe())
+            outcome = probe()
+            if isinstance(outcome, str):
+                outcome = CheckStep(name, StepStatus.OK, outcome)
+            yield outcome
         except LockstepError as error:
             failed = True
             yield CheckStep(
@@ -173,6 +176,34 @@ def run_steps(steps: Sequence[tuple[str, Probe]], *, secret: str = "") -> Iterat
 def without_secret(text: str, secret: str) -> str:
     """The text with the secret blotted out, should a driver ever repeat it."""
     return text.replace(secret, "•••") if secret else text
+
+
+def unreachable(step: Callable[[], str], host: str) -> str:
+    """Run a step on the network. Raises Unreachable with a remedy that fits what went wrong."""
+    try:
+        return step()
+    except socket.gaierror:
+        raise Unreachable(
+            "the host name is not known",
+            where=host,
+            remedy="Check the spelling of the host, and the workers' name servers.",
+        ) from None
+    except FileNotFoundError:
+        raise Unreachable("there is no such socket", where=host) from None
+    except TimeoutError:
+        raise Unreachable(
+            "no answer in time",
+            where=host,
+            remedy="Check firewalls between the workers and the server, and the port.",
+        ) from None
+    except ConnectionRefusedError:
+        raise Unreachable(
+            "nothing listens on this port",
+            where=host,
+            remedy="Check the port, and that the server is up and listens on this address.",
+        ) from None
+    except OSError as error:
+        raise Unreachable(error.strerror or type(error).__name__, where=host) from None
 
 
 def resolve_host(host: str, port: int) -> str:

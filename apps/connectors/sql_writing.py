@@ -276,3 +276,17 @@ def write_isolating(
         half = len(rows) // 2
         write_isolating(rows[:half], write, settle)
         write_isolating(rows[half:], write, settle)
+
+
+def refuse_finer_times(prepared: PreparedBatch, name: str, digits: int) -> None:
+    """Settle rows whose time has more digits of a second than the field keeps."""
+    column = prepared.after.column(name)
+    if digits >= 6 or not pa.types.is_temporal(column.type) or pa.types.is_date(column.type):
+        return
+    step = 10 ** (6 - digits)
+    numbers = column.cast(pa.int64())
+    rest = pc.subtract(numbers, pc.multiply(pc.divide(numbers, step), step))
+    finer = pc.fill_null(pc.not_equal(rest, 0), False)
+    for row in pc.indices_nonzero(finer).to_pylist():
+        message = f"The time has more than {digits} digits of a second."
+        prepared.settle(row, rejected("record.out_of_range", message, name))
