@@ -1,4 +1,4 @@
-"""Many rows at once: COPY on PostgreSQL, prepared statements on SQLite.
+"""Many rows at once, all or none: COPY on PostgreSQL, prepared statements on SQLite.
 
 The ORM builds an object per row; a run of a million changes has no time for that. Table and
 column names come from model metadata, never from a caller's text.
@@ -6,10 +6,13 @@ column names come from model metadata, never from a caller's text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
-from django.db import connection, models
+from django.db import connection, models, transaction
 
 Row = Sequence[Any]
 
@@ -20,9 +23,8 @@ def bulk_insert(model: type[models.Model], columns: Sequence[str], rows: Iterabl
     table = connection.ops.quote_name(model._meta.db_table)
     target = f"{table} ({', '.join(names)})"
     if connection.vendor == "postgresql":
-        with connection.cursor() as cursor, cursor.copy(f"COPY {target} FROM STDIN") as copy:
-            for row in rows:
-                copy.write_row(row)
+        with _cursor() as cursor:
+            _copy(cursor, target, rows)
         return
     marks = ", ".join(["?"] * len(names))
     _executemany(f"INSERT INTO {target} VALUES ({marks})", rows)  # noqa: S608
@@ -35,7 +37,10 @@ def bulk_upsert(
     update: Sequence[str],
     rows: Iterable[Row],
 ) -> None:
-    """Insert rows, or update the columns `update` of those that clash on `conflict`."""
+    """Insert rows, or update the columns `update` of those that clash on `conflict`.
+
+    The rows given must not clash among themselves: PostgreSQL refuses that.
+    """
     names = [_column(model, name) for name in columns]
     table = connection.ops.quote_name(model._meta.db_table)
     sets = ", ".join(f"{_column(model, n)} = excluded.{_column(model, n)}" for n in update)
@@ -46,14 +51,12 @@ def bulk_upsert(
         head = f"INSERT INTO {table} ({', '.join(names)})"
         _executemany(f"{head} VALUES ({marks}) {tail}", rows)
         return
-    with connection.cursor() as cursor:
+    with _cursor() as cursor:
         cursor.execute(
             f"CREATE TEMP TABLE bulk_stage ON COMMIT DROP AS SELECT {', '.join(names)} "  # noqa: S608
             f"FROM {table} WITH NO DATA"
         )
-        with cursor.copy(f"COPY bulk_stage ({', '.join(names)}) FROM STDIN") as copy:
-            for row in rows:
-                copy.write_row(row)
+        _copy(cursor, f"bulk_stage ({', '.join(names)})", rows)
         cursor.execute(
             f"INSERT INTO {table} ({', '.join(names)}) "  # noqa: S608
             f"SELECT {', '.join(names)} FROM bulk_stage {tail}"
@@ -61,20 +64,30 @@ def bulk_upsert(
         cursor.execute("DROP TABLE bulk_stage")
 
 
+@contextmanager
+def _cursor() -> Iterator[Any]:
+    """A cursor within a transaction, whose errors are Django's also past Django's own calls."""
+    with transaction.atomic(), connection.cursor() as cursor, connection.wrap_database_errors:
+        yield cursor
+
+
+def _copy(cursor: Any, target: str, rows: Iterable[Row]) -> None:
+    with cursor.copy(f"COPY {target} FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
 def _executemany(sql: str, rows: Iterable[Row]) -> None:
     """Past Django's per-statement conversion: sqlite3 takes the rows as they are."""
-    with connection.cursor() as cursor:
+    with _cursor() as cursor:
         cursor.cursor.connection.executemany(sql, ([_sqlite(v) for v in row] for row in rows))
 
 
 def _sqlite(value: Any) -> Any:
-    import uuid
-    from datetime import datetime
-
-    if isinstance(value, uuid.UUID):
+    if isinstance(value, UUID):
         return value.hex
     if isinstance(value, datetime):
-        return value.replace(tzinfo=None).isoformat(sep=" ")
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ")
     return value
 
 

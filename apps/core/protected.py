@@ -45,9 +45,14 @@ def parse_keys(text: str) -> dict[str, bytes]:
             key = base64.b64decode(encoded, validate=True)
         except binascii.Error:
             key = b""
-        if not key_id or len(key_id) > 255 or len(key) != 32:
+        if not key_id.isascii() or not 0 < len(key_id) < 256 or len(key) != 32:
             raise ConfigurationError(
                 f"encryption key {number} is not `id:` and 32 bytes in base64",
+                where="LOCKSTEP_ENCRYPTION_KEYS",
+            )
+        if key_id in keys:
+            raise ConfigurationError(
+                f"encryption key {number} has the id of an earlier one",
                 where="LOCKSTEP_ENCRYPTION_KEYS",
             )
         keys[key_id] = key
@@ -76,7 +81,7 @@ def unseal(sealed: bytes | memoryview, identity: str) -> bytes:
     body = data[len(head) :]
     try:
         return key.decrypt(body[:NONCE_BYTES], body[NONCE_BYTES:], head + identity.encode())
-    except InvalidTag:
+    except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
         raise ProtectedValueError("this value was altered or moved", where=identity) from None
 
 
