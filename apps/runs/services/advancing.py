@@ -14,7 +14,7 @@ from django.db import transaction
 from apps.connectors.errors import LockstepError
 from apps.core.clock import now
 from apps.core.services import publish
-from apps.engine.guards import judge
+from apps.engine.guards import PlanCounts, judge
 from apps.ledger.selectors import has_links, link_count
 from apps.ledger.services import reopen_replaying, resolve_rejections
 from apps.runs.models import (
@@ -101,14 +101,16 @@ def _judge(run: Run) -> None:
     everything = not run.cursor_from and not run.rejection_ids
     judge(
         rule,
-        inserts=run.planned_inserts,
-        updates=run.planned_updates,
-        deletes=run.planned_deletes,
-        read=run.read,
-        rejected=run.rejected,
-        linked=link_count(run.rule_id),
-        source_empty=everything and run.read == 0,
-        target_known=has_links(run.rule_id) or run.lane != Run.Lane.STREAM,
+        PlanCounts(
+            inserts=run.planned_inserts,
+            updates=run.planned_updates,
+            deletes=run.planned_deletes,
+            read=run.read,
+            rejected=run.rejected,
+            linked=link_count(run.rule_id),
+            source_empty=everything and run.read == 0,
+            target_known=has_links(run.rule_id) or run.lane != Run.Lane.STREAM,
+        ),
     )
     if run.read and run.rejected >= run.read:
         raise NothingUsable(f"all {run.read} records that were read were rejected")

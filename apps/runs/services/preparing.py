@@ -17,7 +17,7 @@ from apps.connectors.base import ReadRequest
 from apps.connectors.types import Kind
 from apps.core.clock import now
 from apps.engine.codec import decode_keys
-from apps.engine.keys import key_text
+from apps.engine.types_sql import key_text
 from apps.engine.spec import Delta
 from apps.engine.transform import compile_transform, cursor_maximum
 from apps.ledger.selectors import has_links

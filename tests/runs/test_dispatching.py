@@ -1,0 +1,127 @@
+"""The database, never the broker, is the truth."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kombu.exceptions import OperationalError
+
+from apps.core.clock import now
+from apps.core.services import set_platform_paused
+from apps.rules.services import set_enabled
+from apps.runs.models import DueRun, Partition, Run
+from apps.runs.services import dispatching, request_run, start_due_runs, tick, work_until_finished
+from tests.platforms import Pair
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Messages to the broker, which loses them all."""
+    messages: list[str] = []
+
+    def send_task(name: str, args: list[str]) -> None:
+        messages.extend(args)
+
+    monkeypatch.setattr(dispatching.current_app, "send_task", send_task)
+    return messages
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    pair = Pair(tmp_path, facts={"schedule_kind": "every", "every_minutes": 5})
+    pair.add_customers(3)
+    return pair
+
+
+def test_a_message_that_the_broker_lost_is_sent_again(pair: Pair, sent: list[str]) -> None:
+    run = request_run(pair.rule, actor=None)
+    first = str(run.partitions.get().pk)
+    assert sent == [first]
+    tick()
+    assert sent == [first], "not yet: the first message may still be on its way"
+    Partition.objects.update(dispatched_at=now() - timedelta(minutes=5))
+    tick()
+    assert sent == [first, first]
+
+
+def test_a_dead_workers_partition_is_sent_again_once_its_lease_is_over(
+    pair: Pair, sent: list[str]
+) -> None:
+    request_run(pair.rule, actor=None)
+    long_ago = now() - timedelta(minutes=5)
+    Partition.objects.update(dispatched_at=long_ago, lease_until=now() + timedelta(minutes=1))
+    tick()
+    assert len(sent) == 1
+    Partition.objects.update(lease_until=now() - timedelta(seconds=1))
+    tick()
+    assert len(sent) == 2
+
+
+def test_a_broker_that_is_down_delays_and_loses_nothing(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*args: Any, **options: Any) -> None:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(dispatching.current_app, "send_task", down)
+    run = request_run(pair.rule, actor=None)
+    assert work_until_finished(run).status == "succeeded"
+
+
+def test_a_run_between_two_steps_is_moved_on(pair: Pair, sent: list[str]) -> None:
+    """A worker died after the last partition was planned and before the run was reviewed."""
+    run = request_run(pair.rule, actor=None)
+    from apps.runs.services import working
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(working, "advance", lambda run_id: None)
+        for _ in range(2):
+            for part in run.partitions.filter(state="to_plan"):
+                working.work(part.pk)
+    run.refresh_from_db()
+    assert run.status == "planning"
+    assert not run.partitions.filter(state__in=Partition.WORKABLE).exists()
+    tick()
+    run.refresh_from_db()
+    assert run.status == "applying"
+
+
+def test_a_due_rule_starts_once_however_many_schedulers_tick(pair: Pair, sent: list[str]) -> None:
+    set_enabled(pair.rule, True)
+    assert start_due_runs() == []
+    later = now() + timedelta(minutes=6)
+    assert len(start_due_runs(later)) == 1
+    assert start_due_runs(later) == []
+    assert DueRun.objects.get().run == Run.objects.get()
+
+
+def test_missed_times_are_one_run(pair: Pair, sent: list[str]) -> None:
+    set_enabled(pair.rule, True)
+    assert len(start_due_runs(now() + timedelta(hours=2))) == 1
+    assert DueRun.objects.count() == 1
+
+
+def test_a_due_time_while_a_run_goes_on_is_skipped_and_says_why(
+    pair: Pair, sent: list[str]
+) -> None:
+    set_enabled(pair.rule, True)
+    request_run(pair.rule, actor=None)
+    assert start_due_runs(now() + timedelta(minutes=6)) == []
+    assert "goes on already" in DueRun.objects.get().skipped
+
+
+def test_nothing_is_due_while_everything_is_paused(pair: Pair, sent: list[str]) -> None:
+    set_enabled(pair.rule, True)
+    set_platform_paused(True, actor=None)
+    assert start_due_runs(now() + timedelta(minutes=6)) == []
+    assert not DueRun.objects.exists()
+
+
+def test_messages_carry_ids_only(pair: Pair, sent: list[str]) -> None:
+    run = request_run(pair.rule, actor=None)
+    assert sent == [str(run.partitions.get().pk)]
