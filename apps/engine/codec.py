@@ -43,8 +43,7 @@ def image_hashes(table: pa.Table, fields: Mapping[str, NeutralType]) -> list[str
 def canonical_texts(table: pa.Table, fields: Mapping[str, NeutralType]) -> pa.Table:
     """The same rows with every value as its canonical text."""
     select = ", ".join(
-        f"{canonical_sql(column, neutral)} AS {column}"
-        for _, column, neutral in _columns(fields)
+        f"{canonical_sql(column, neutral)} AS {column}" for _, column, neutral in _columns(fields)
     )
     result = _query(_positional(table, fields), f"SELECT {select} FROM input")
     return result.rename_columns(list(fields))
@@ -121,8 +120,7 @@ def _decoded(
     try:
         result = _query(
             source,
-            f"SELECT {select} FROM "
-            f"(SELECT json_extract_string(text, {paths}) AS v FROM input)",
+            f"SELECT {select} FROM (SELECT json_extract_string(text, {paths}) AS v FROM input)",
         )
     except duckdb.Error as error:
         raise MalformedRecord("a stored image does not hold the types of its fields") from error
