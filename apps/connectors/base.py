@@ -45,6 +45,7 @@ class Capabilities:
     server_assigned_keys: bool = False
     delete: bool = False
     create_dataset: bool = False
+    inferred_types: bool = False  # types come from values; a reader is told which ones to use
     batch_rows: int = 5_000  # rows per ChangeBatch that suit this connector
 
 

@@ -15,7 +15,7 @@ from apps.engine.sandbox import Limits, Sandbox
 from apps.engine.spec import MappingSpec, RuleSpec
 from apps.engine.transform import Transformed, compile_transform
 
-PREVIEW_LIMITS = Limits(seconds=5.0)
+PREVIEW_LIMITS = Limits(batch_seconds=5.0)
 Image = dict[str, str | None]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from apps.connectors.errors import ConfigurationError, FieldMissing, SchemaMisma
 from apps.connectors.registry import connector_class
 from apps.core.selectors import platform_state
 from apps.engine.spec import DatasetSpec, MappingSpec, RuleSpec
+from apps.engine.transform import TransformProgram, compile_transform
 from apps.ledger.selectors import link_lookup
 from apps.mappings.selectors import (
     LINK_PREFIX,
@@ -37,11 +39,12 @@ class RunContext:
     right: DatasetSchema
     left_connector: Connector[Any]
     right_connector: Connector[Any]
+    program: TransformProgram
 
     @property
     def left_fields(self) -> tuple[str, ...]:
-        """Every left field: rejections show whole records."""
-        return self.left.field_names
+        """The left fields that key, cursor, filter and mapping read."""
+        return self.program.left_fields
 
     @property
     def right_fields(self) -> tuple[str, ...]:
@@ -66,38 +69,47 @@ def load_context(run: Run) -> RunContext:
     rule = run.version.spec()
     left = connector_for(source_of(run, "left"))
     right = connector_for(source_of(run, "right"))
-    left_live = left.describe(mapping.left.name)
-    right_live = right.describe(mapping.right.name)
+    program = compile_transform(mapping, rule, lookups=known_lookups(mapping, rule))
     used_right = [field.right for field in mapping.fields]
     if rule.mark_field:
         used_right.append(rule.mark_field)
-    where_left = f"{source_of(run, 'left').name}: {mapping.left.name}"
-    where_right = f"{source_of(run, 'right').name}: {mapping.right.name}"
     return RunContext(
         run=run,
         mapping=mapping,
         rule=rule,
-        left=pinned_schema(mapping.left, left_live, mapping.left.schema().field_names, where_left),
-        right=pinned_schema(mapping.right, right_live, used_right, where_right),
+        left=pinned_schema(left, mapping.left, program.left_fields),
+        right=pinned_schema(right, mapping.right, used_right),
         left_connector=left,
         right_connector=right,
+        program=program,
     )
 
 
-def pinned_schema(pinned: DatasetSpec, live: DatasetSchema, used: Any, where: str) -> DatasetSchema:
+def _pinned_field(pinned: DatasetSpec, live: FieldSchema, inferred: bool) -> FieldSchema:
+    """The live field; where types are inferred from values, the version's type is used."""
+    expected = pinned.field(live.name).neutral_type
+    if live.type == expected:
+        return live
+    if inferred:
+        return replace(live, type=expected)
+    raise SchemaMismatch(
+        f"field '{live.name}' was {expected} and is {live.type} now", where=pinned.name
+    )
+
+
+def pinned_schema(
+    connector: Connector[Any], pinned: DatasetSpec, used: Sequence[str]
+) -> DatasetSchema:
     """The live schema narrowed to the fields that the version uses, in the pinned order."""
+    live = connector.describe(pinned.name)
+    inferred = connector.capabilities.inferred_types
     by_name = {field.name: field for field in live.fields}
     chosen: list[FieldSchema] = []
     for name in used:
         field = by_name.get(name)
         if field is None:
-            raise FieldMissing(f"field '{name}' is no longer there", where=where)
-        expected = pinned.field(name).type
-        if str(field.type) != expected:
-            raise SchemaMismatch(
-                f"field '{name}' was {expected} and is {field.type} now", where=where
-            )
-        chosen.append(field)
+            raise FieldMissing(f"field '{name}' is no longer there", where=pinned.name)
+        chosen.append(_pinned_field(pinned, field, inferred))
     return DatasetSchema(
         name=live.name,
         fields=tuple(chosen),
@@ -111,24 +123,29 @@ def pinned_schema(pinned: DatasetSpec, live: DatasetSchema, used: Any, where: st
     )
 
 
+def _links_used(mapping: MappingSpec, rule: RuleSpec) -> set[str]:
+    """Names of the rules whose links expressions and checks look up."""
+    checks = rule.checks
+    texts = [*mapping_expressions(mapping), rule.filter, *(c.expression for c in checks)]
+    named = {c.lookup.removeprefix(LINK_PREFIX) for c in checks if c.lookup.startswith(LINK_PREFIX)}
+    return linked_rules(*texts) | named
+
+
+def known_lookups(mapping: MappingSpec, rule: RuleSpec) -> set[str]:
+    """Names that the version's expressions may look up."""
+    return lookup_names() | {LINK_PREFIX + name for name in _links_used(mapping, rule)}
+
+
 def lookups_for(context: RunContext) -> dict[str, pa.Table]:
-    """The lookup tables and links that the version's expressions and checks use."""
-    texts = [
-        *mapping_expressions(context.mapping),
-        context.rule.filter,
-        *(check.expression for check in context.rule.checks),
-    ]
-    tables = lookup_values(lookup_names())
-    links = linked_rules(*texts) | {
-        check.lookup.removeprefix(LINK_PREFIX)
-        for check in context.rule.checks
-        if check.lookup.startswith(LINK_PREFIX)
-    }
+    """The lookup tables and links that the version's program uses."""
+    names = set(context.program.lookups)
+    links = {name for name in names if name.startswith(LINK_PREFIX)}
+    tables = lookup_values(names - links)
     for name in links:
-        rule = Rule.objects.filter(name=name).first()
+        rule = Rule.objects.filter(name=name.removeprefix(LINK_PREFIX)).first()
         if rule is None:
-            raise ConfigurationError(f"link() names the rule '{name}', which is not there")
-        tables[LINK_PREFIX + name] = link_lookup(rule.pk)
+            raise ConfigurationError(f"the rule that '{name}' names is not there")
+        tables[name] = link_lookup(rule.pk)
     return tables
 
 

@@ -20,7 +20,7 @@ from apps.engine.codec import decode_images, decode_keys
 from apps.engine.planning import Planner
 from apps.engine.sandbox import Limits, Sandbox
 from apps.engine.spec import Delta
-from apps.engine.transform import RecordRejection, Transformed, compile_transform, cursor_maximum
+from apps.engine.transform import RecordRejection, Transformed, cursor_maximum
 from apps.ledger.models import Rejection
 from apps.ledger.selectors import (
     link_batches,
@@ -60,9 +60,6 @@ class PartitionPlan:
         self.context = load_context(self.run)
         self.work = WorkIdentity(self.run.rule_id, self.run.pk, partition.pk)
         self.lookups = lookups_for(self.context)
-        self.program = compile_transform(
-            self.context.mapping, self.context.rule, lookups=set(self.lookups)
-        )
         self.counters = dict.fromkeys(
             ("read", "left_out", "unchanged", "rejected", "warnings", "bytes_read"), 0
         )
@@ -89,7 +86,7 @@ class PartitionPlan:
             memory_limit_mb=int(settings.LOCKSTEP["MEMORY_LIMIT_MB"]),
             spill_directory=spill,
         )
-        with planner, Sandbox(self.program, self.lookups, Limits()) as sandbox:
+        with planner, Sandbox(self.context.program, self.lookups, Limits()) as sandbox:
             candidates = self._read_left(planner, sandbox)
             self._read_right(planner, candidates)
             summary = planner.plan()

@@ -17,15 +17,14 @@ from apps.connectors.base import ReadRequest
 from apps.connectors.types import Kind
 from apps.core.clock import now
 from apps.engine.codec import decode_keys
-from apps.engine.types_sql import key_text
 from apps.engine.spec import Delta
-from apps.engine.transform import compile_transform, cursor_maximum
+from apps.engine.transform import cursor_maximum
+from apps.engine.types_sql import key_text
 from apps.ledger.selectors import has_links
 from apps.runs.models import Checkpoint, Partition, Run, RunStatus
 from apps.runs.services.context import (
     RunContext,
     load_context,
-    lookups_for,
     require_unpaused,
     require_writable,
 )
@@ -40,7 +39,6 @@ def prepare(partition: Partition, lease: Lease) -> None:
     require_unpaused(run)
     context = load_context(run)
     require_writable(context)
-    compile_transform(context.mapping, context.rule, lookups=set(lookups_for(context)))
     window = choose_window(context)
     right_empty = _is_empty(context)
     run.started_at = run.started_at or now()

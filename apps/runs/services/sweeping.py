@@ -42,7 +42,7 @@ def sweep(context: RunContext, lookups: dict[str, pa.Table], lease: Lease) -> Sw
     """Compare the keys of all left records with the links. Raises EmptySource."""
     mapping, rule = reduced(context.mapping, context.rule)
     program = compile_transform(mapping, rule, lookups=set(lookups))
-    fields = program.input_names
+    fields = program.left_fields
     present: set[str] = set()
     known: set[str] = set()
     with Sandbox(program, lookups, Limits()) as sandbox:
