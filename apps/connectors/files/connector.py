@@ -30,7 +30,7 @@ from apps.connectors.files.json_text import quoted
 from apps.connectors.files.parquet_format import native_schema
 from apps.connectors.files.paths import FileRef, Folder
 from apps.connectors.files.reading import OpenFile
-from apps.connectors.files.replacing import UnclosedSink, create_file, disk_errors, replace_file
+from apps.connectors.files.replacing import UnclosedSink, create_file, disk_errors
 from apps.connectors.files.rows import Rows
 from apps.connectors.files.selection import Selection
 from apps.connectors.files.settings import FilesSettings
@@ -91,7 +91,7 @@ class FilesConnector(Connector[FilesSettings]):
         probe = root / f".lockstep-check.{secrets.token_hex(6)}.tmp"
         with disk_errors(str(root)):
             try:
-                create_file(probe, str(root), b"")
+                create_file(probe, str(root), lambda sink: _write(sink, b"x"))
             finally:
                 probe.unlink(missing_ok=True)
         return "A file can be created and removed."
@@ -169,14 +169,15 @@ class FilesConnector(Connector[FilesSettings]):
         with disk_errors(schema.name):
             ref.path.parent.mkdir(parents=True, exist_ok=True)
             ref.sidecar.unlink(missing_ok=True)
-            create_file(ref.sidecar, schema.name, sidecar.render(schema))
-            try:
-                create_file(ref.path, schema.name, b"")
-            except FileExistsError:
-                raise taken from None
-        replace_file(
-            ref.path, schema.name, lambda sink: self._fill(ref, schema, sink), lambda: None
-        )
+        declared = sidecar.render(schema)
+        try:
+            create_file(ref.sidecar, schema.name, lambda sink: _write(sink, declared))
+            create_file(ref.path, schema.name, lambda sink: self._fill(ref, schema, sink))
+        except FileExistsError:
+            raise taken from None
+        except LockstepError:
+            ref.sidecar.unlink(missing_ok=True)
+            raise
 
     def _fill(self, ref: FileRef, schema: DatasetSchema, sink: BinaryIO) -> None:
         if ref.format == "parquet":
@@ -197,6 +198,10 @@ class FilesConnector(Connector[FilesSettings]):
         path = [name for name in self.settings.json_records_path.split(".") if name]
         opening = "".join("{" + quoted(name) + ":" for name in path)
         return f"{opening}[\n]{'}' * len(path)}\n".encode()
+
+
+def _write(sink: BinaryIO, content: bytes) -> None:
+    sink.write(content)
 
 
 def _named(rows: Rows, ref: FileRef) -> Rows:

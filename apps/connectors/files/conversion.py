@@ -62,11 +62,13 @@ def from_text(column: pa.Array, type_: NeutralType) -> Converted:
         column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
     if type_.is_wide_decimal or type_.kind in _ONE_BY_ONE:
         return _one_by_one(column.to_pylist(), type_)
-    return cast_leniently(column, _text_cast(type_), lambda text: explain(text, type_), type_.arrow)
+    return cast_leniently(
+        column, _text_cast(type_), lambda text: explain(text.as_py(), type_), type_.arrow
+    )
 
 
 def cast_leniently(
-    column: pa.Array, cast: Cast, reason: Callable[[Any], Misfit], target: pa.DataType
+    column: pa.Array, cast: Cast, reason: Callable[[pa.Scalar], Misfit], target: pa.DataType
 ) -> Converted:
     """Cast what can be cast: halves the column around each value that cannot."""
     misfits: dict[int, Misfit] = {}
@@ -77,7 +79,7 @@ def cast_leniently(
             pieces.append(cast(part))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             if len(part) == 1:
-                misfits[start] = reason(part[0].as_py())
+                misfits[start] = reason(part[0])
                 pieces.append(pa.nulls(1, target))
                 return
             middle = len(part) // 2

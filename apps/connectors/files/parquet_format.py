@@ -26,7 +26,7 @@ from apps.connectors.files.conversion import (
     from_text,
     plain_number,
 )
-from apps.connectors.files.rows import Rows, collect
+from apps.connectors.files.rows import RAW_LIMIT, Rows, collect
 from apps.connectors.types import Kind, NeutralType
 
 _BATCH = 20_000
@@ -190,9 +190,19 @@ class ParquetReader:
             columns=columns,
             misfits=misfits,
             position=lambda row: f"row {first + row + 1}",
-            raw=lambda row: str(batch.slice(row, 1).to_pylist()[0])[:10_000],
+            raw=lambda row: _shown(batch.slice(row, 1)),
             address=lambda row: (first + row, first + row + 1),
         )
+
+
+def _shown(record: pa.RecordBatch) -> str:
+    cells = []
+    for name, column in zip(record.schema.names, record.columns, strict=True):
+        try:
+            cells.append(f"{name}={pc.cast(column, pa.string())[0].as_py()}")
+        except (pa.ArrowException, ValueError):
+            cells.append(f"{name}=?")
+    return ", ".join(cells)[:RAW_LIMIT]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from apps.connectors.files.parquet_format import ParquetReader
 from apps.connectors.files.paths import FileRef, Fingerprint, open_file
 from apps.connectors.files.rows import Rows
 from apps.connectors.files.settings import FilesSettings
-from apps.connectors.files.streams import text_chunks
+from apps.connectors.files.streams import text_chunks, verify
 
 
 class OpenFile:
@@ -72,6 +72,11 @@ class OpenFile:
             ref.dataset,
         )
 
+    def verify(self) -> None:
+        """Raises MalformedFile when the file's compression is corrupt."""
+        if self.ref.compression:
+            verify(self.chunks(), self.ref.dataset)
+
     @property
     def _max_record(self) -> int:
         return self._settings.max_record_mib << 20
@@ -111,6 +116,7 @@ class OpenFile:
 
     def rows(self, fields: Sequence[FieldSchema]) -> Iterator[Rows]:
         """All records, with these fields. Raises FieldMissing, and SourceChanged at the end."""
+        self.verify()
         if self.ref.format == "csv":
             csv = self.csv()
             self._require(fields, csv.names)

@@ -141,27 +141,47 @@ def _write_durably(temporary: Path, path: Path, write: Callable[[BinaryIO], None
     with os.fdopen(descriptor, "wb", buffering=1 << 20) as file:
         write(file)
         file.flush()
-        status = os.stat(path)
-        os.fchmod(file.fileno(), status.st_mode & 0o7777)
-        with suppress(PermissionError):
-            os.fchown(file.fileno(), status.st_uid, status.st_gid)
+        _copy_rights(path, file.fileno())
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size
 
 
-def create_file(path: Path, where: str, content: bytes) -> None:
-    """Create a small file. Raises FileExistsError; removes it again when it cannot be filled."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+def _copy_rights(path: Path, descriptor: int) -> None:
     try:
-        with disk_errors(where), os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        status = os.stat(path)
+    except FileNotFoundError:
+        os.fchmod(descriptor, 0o644)
+        return
+    os.fchmod(descriptor, status.st_mode & 0o7777)
+    with suppress(PermissionError):
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+
+
+def create_file(path: Path, where: str, write: Callable[[BinaryIO], None]) -> None:
+    """Create a file whole or not at all. Raises FileExistsError, or as `replace_file` does."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with disk_errors(where):
+            _write_durably(temporary, path, write)
+        _link(temporary, path, where)
+        with disk_errors(where):
             _sync_folder(path.parent)
-    except LockstepError:
+    finally:
         with suppress(OSError):
-            path.unlink()
+            temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path, where: str) -> None:
+    """Give the file its name unless the name is taken; some file systems have no links."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
         raise
+    except OSError:
+        if path.exists():
+            raise FileExistsError(path) from None
+        with disk_errors(where):
+            os.replace(temporary, path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -91,10 +91,7 @@ class Selection:
         key = self._request.dataset.key
         known = bool(key) and all(name in rows.columns for name in key)
         for row in sorted(rows.misfits):
-            values = {name: rows.columns[name][row].as_py() for name in key} if known else None
-            if values is not None and any(value is None for value in values.values()):
-                values = None
-            yield rejection_of(rows, row, values)
+            yield rejection_of(rows, row, _key_values(rows, row, key) if known else None)
 
     def _chosen(self, rows: Rows) -> pa.Array | None:
         masks: list[pa.Array] = []
@@ -133,6 +130,14 @@ class Selection:
         if bounds is not None and bounds.upper is not None:
             masks.append(pc.fill_null(pc.less(column, bounds.upper), False))
         return masks
+
+
+def _key_values(rows: Rows, row: int, key: Sequence[str]) -> dict[str, Any] | None:
+    try:
+        values = {name: rows.columns[name][row].as_py() for name in key}
+    except (ValueError, OverflowError):
+        return None
+    return None if None in values.values() else values
 
 
 def _column(rows: Rows, field: FieldSchema) -> pa.Array:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from apps.connectors.base import ConnectorSettings
 
 _ASCII = bytes(range(128))
+_Exact = Annotated[str, StringConstraints(strip_whitespace=False)]
 
 
 class FilesSettings(ConnectorSettings):
@@ -28,7 +29,7 @@ class FilesSettings(ConnectorSettings):
         title="Groups",
         description="Patterns such as 'orders-*.csv'; the files of each are one read-only dataset.",
     )
-    delimiter: str = Field(
+    delimiter: _Exact = Field(
         "",
         title="CSV delimiter",
         description="One character; empty: found out from the first lines of each file.",
@@ -39,7 +40,7 @@ class FilesSettings(ConnectorSettings):
         title="Encoding",
         description="Of text files: utf-8, utf-16, or a single-byte one such as latin-1, cp1252.",
     )
-    null_text: str = Field(
+    null_text: _Exact = Field(
         "",
         title="CSV text for NULL",
         description="An unquoted cell with this text is NULL; a quoted one is that text.",

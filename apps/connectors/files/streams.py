@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from apps.connectors.errors import ConfigurationError, ConnectionLost
+from apps.connectors.errors import ConfigurationError, ConnectionLost, MalformedFile
 
 CHUNK = 4 << 20
 _COMPRESSED_CHUNK = 256 << 10
@@ -22,7 +22,14 @@ _FREE_OUTPUT = 64 << 20
 
 
 class StreamDamaged(Exception):
-    """The compressed stream ends early or is corrupt; the text says how."""
+    """The stream ends early or is corrupt; the text says how.
+
+    Before a cut all bytes are right. Before the place where corruption shows, some may be wrong.
+    """
+
+    def __init__(self, message: str, *, is_cut: bool = False) -> None:
+        super().__init__(message)
+        self.is_cut = is_cut
 
 
 def text_chunks(
@@ -74,7 +81,7 @@ def _gzip_chunks(file: BinaryIO) -> Iterator[bytes]:
     while not decoder.eof and (rest := _pending(decoder)):
         yield rest
     if started and not decoder.eof:
-        raise StreamDamaged("the gzip stream is cut off here")
+        raise StreamDamaged("the gzip stream is cut off here", is_cut=True)
 
 
 def _pending(decoder: zlib._Decompress) -> bytes:
@@ -102,7 +109,7 @@ def _zstd_chunks(file: BinaryIO) -> Iterator[bytes]:
     stream = pa.CompressedInputStream(pa.PythonFile(_UnclosedSource(file), mode="r"), "zstd")
     while True:
         pieces: list[bytes] = []
-        damage = ""
+        damage: StreamDamaged | None = None
         try:
             while sum(map(len, pieces)) < CHUNK:
                 piece = stream.read(_ZSTD_CHUNK)
@@ -113,11 +120,12 @@ def _zstd_chunks(file: BinaryIO) -> Iterator[bytes]:
             if error.errno is not None:
                 raise
             cut = "runcated" in str(error)
-            damage = f"the zstd stream is {'cut off' if cut else 'corrupt'} from here on"
+            how = "cut off here" if cut else "corrupt from here on"
+            damage = StreamDamaged(f"the zstd stream is {how}", is_cut=cut)
         if pieces:
             yield b"".join(pieces)
-        if damage:
-            raise StreamDamaged(damage)
+        if damage is not None:
+            raise damage
         if not pieces:
             return
 
@@ -156,3 +164,19 @@ def transcoded_back(chunks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
     encoder = codecs.getincrementalencoder(encoding)(errors)
     for chunk in chunks:
         yield encoder.encode(decoder.decode(chunk))
+
+
+def verify(chunks: Iterator[bytes], where: str) -> None:
+    """Run through a compressed file. Raises MalformedFile when it is corrupt, not if it is cut.
+
+    Checksums stand at the end of a stream: without this a flipped bit would pass as a value. A
+    zstd stream may have been written without one; then only a broken structure shows.
+    """
+    try:
+        for _ in chunks:
+            pass
+    except StreamDamaged as damage:
+        if not damage.is_cut:
+            raise MalformedFile(
+                f"the file's compression is corrupt: {damage}", where=where
+            ) from None

@@ -77,6 +77,7 @@ class FileWriteSession(WriteSession):
             raise RuntimeError("apply() outside of the session")
         matcher = Matcher(batch, self._schema)
         with OpenFile(self._ref, self._settings) as file:
+            file.verify()
             write = _PLANNERS[self._ref.format](file, matcher, self._settings)
             written = 0
 
