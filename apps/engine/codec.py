@@ -73,7 +73,7 @@ def image_sql(columns: Sequence[tuple[str, str, NeutralType]]) -> str:
         return "'{}'"
     parts = []
     for place, (name, sql, neutral) in enumerate(columns):
-        label = _json_name(name)
+        label = json_name(name)
         before = ("{" if place == 0 else ",") + label + ":"
         value = f"coalesce({json_string_sql(sql, neutral)}, 'null')"
         parts.append(f"{literal(before)} || {value}")
@@ -85,7 +85,8 @@ def hash_sql(columns: Sequence[tuple[str, str, NeutralType]]) -> str:
     return f"md5({image_sql(sorted(columns, key=lambda column: column[0]))})"
 
 
-def _json_name(name: str) -> str:
+def json_name(name: str) -> str:
+    """A field's name as a JSON string."""
     return key_text([name])[1:-1]
 
 

@@ -96,10 +96,12 @@ def neutral_of(sql: str, duck: str, where: str = "") -> tuple[str, NeutralType]:
 
 _DUCKDB_TYPES: dict[str, tuple[NeutralType, str]] = {
     "BOOLEAN": (BOOLEAN, ""),
-    **{name: (INTEGER, "BIGINT") for name in (
-        "TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "UINTEGER")},
+    **dict.fromkeys(
+        ("TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "UINTEGER"),
+        (INTEGER, "BIGINT"),
+    ),
     "BIGINT": (INTEGER, ""),
-    **{name: (UNBOUNDED_DECIMAL, "VARCHAR") for name in ("HUGEINT", "UHUGEINT", "UBIGINT")},
+    **dict.fromkeys(("HUGEINT", "UHUGEINT", "UBIGINT"), (UNBOUNDED_DECIMAL, "VARCHAR")),
     "FLOAT": (FLOAT, "DOUBLE"),
     "DOUBLE": (FLOAT, ""),
     "VARCHAR": (TEXT, ""),

@@ -26,8 +26,8 @@ from apps.engine.transform import (
     KEYS_SCHEMA,
     ProblemSpec,
     RecordRejection,
-    TransformProgram,
     Transformed,
+    TransformProgram,
 )
 
 EXPLAINED_FAILURES = 5

@@ -97,11 +97,11 @@ _CAST_TYPES: dict[str, str] = {
     "UUID": "UUID",
     "JSON": "JSON",
 }
-_UNITS = frozenset(
-    "YEAR YEARS MONTH MONTHS DAY DAYS HOUR HOURS MINUTE MINUTES SECOND SECONDS WEEK WEEKS QUARTER "
-    "DOW ISODOW DOY EPOCH DECADE CENTURY MILLISECOND MILLISECONDS MICROSECOND MICROSECONDS "
-    "ISOYEAR".split()
+_UNIT_NAMES = (
+    "YEAR MONTH DAY HOUR MINUTE SECOND WEEK QUARTER MILLISECOND MICROSECOND "
+    "DOW ISODOW DOY EPOCH ISOYEAR"
 )
+_UNITS = frozenset(f"{unit}{plural}" for unit in _UNIT_NAMES.split(" ") for plural in ("", "S"))
 _GROWTH = {"hex": 2, "to_base64": 2, "url_encode": 3, "to_json": 6, "json_object": 6,
            "json_array": 6, "json_extract": 2, "nfc_normalize": 3, "decode": 1}  # fmt: skip
 _REPLACERS = frozenset({"replace", "regexp_replace"})
@@ -176,7 +176,8 @@ class _Reader:
             raise self._refused("the expression is empty")
         if len(self.text) > MAX_LENGTH:
             raise self._refused(
-                f"the expression has {len(self.text):,} characters; at most {MAX_LENGTH:,} are allowed"
+                f"the expression has {len(self.text):,} characters, "
+                f"at most {MAX_LENGTH:,} are allowed"
             )
         for place, character in enumerate(self.text, start=1):
             if (ord(character) < 32 and character not in "\t\n\r") or 0xD800 <= ord(
@@ -286,9 +287,10 @@ class _Reader:
         meant = next((f for f in self.known if close and f.lower() == close[0].lower()), "")
         hint = f": did you mean {meant}?" if meant else ""
         raise self._refused(
-            f"unknown field '{name}'{hint}", name,
-            remedy=f"Fields: {', '.join(list(self.known)[:20])}" if not meant else f"Write {meant}.",
-        )  # fmt: skip
+            f"unknown field '{name}'{hint}",
+            name,
+            remedy=f"Write {meant}." if meant else f"Fields: {', '.join(list(self.known)[:20])}",
+        )
 
     def _check_call(self, node: exp.Anonymous) -> Iterator[exp.Expression]:
         name = str(node.this)
@@ -375,7 +377,8 @@ class _Reader:
     def _check_values(self, tree: exp.Expression) -> None:
         if _size_bound(tree) > MAX_VALUE_CHARACTERS:
             raise self._refused(
-                f"the expression could build values of more than {MAX_VALUE_CHARACTERS:,} characters"
+                f"the expression could build values of more than "
+                f"{MAX_VALUE_CHARACTERS:,} characters"
             )
 
     def _rewritten(self, tree: exp.Expression) -> exp.Expression:
