@@ -35,6 +35,6 @@ fi
 
 echo "Installing $lock (only when it has changed; about a minute)"
 rm -f "$stamp"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input \
     --require-hashes --requirement "$lock"
 echo "$digest" > "$stamp"

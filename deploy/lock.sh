@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 python=$(deploy/find-python.sh)
 [ -x .venv-lock/bin/uv ] || {
     "$python" -m venv .venv-lock
-    .venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+    .venv-lock/bin/python -m pip install --quiet --quiet --disable-pip-version-check uv
 }
 for name in base dev; do
     .venv-lock/bin/uv pip compile "requirements/$name.in" --output-file "requirements/$name.txt" \
