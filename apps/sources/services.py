@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,12 @@ class Discovery:
 
 def discover(source: Source) -> Discovery:
     """Read what the source holds, store it, and report drift against what was known."""
-    found = {schema.name: schema for schema in connector_for(source).discover()}
+    return store_discovery(source, connector_for(source).discover())
+
+
+def store_discovery(source: Source, schemas: Sequence[DatasetSchema]) -> Discovery:
+    """Store everything that the source holds, and report drift against what was known."""
+    found = {schema.name: schema for schema in schemas}
     with transaction.atomic():
         first_time = source.discovered_at is None
         known = {d.name: d for d in source.datasets.prefetch_related("fields")}
@@ -245,7 +250,12 @@ def create_dataset(source: Source, schema: DatasetSchema) -> Dataset:
             f"{source.connector} sources cannot create datasets", where=source.name
         )
     connector.create_dataset(schema)
-    with transaction.atomic():
-        known = source.datasets.filter(name=schema.name).first()
-        _store_dataset(source, known, connector.describe(schema.name))
+    return store_dataset(source, connector.describe(schema.name))
+
+
+@transaction.atomic
+def store_dataset(source: Source, schema: DatasetSchema) -> Dataset:
+    """Remember one dataset of a source as it was described; the others stay as they are."""
+    known = source.datasets.filter(name=schema.name).first()
+    _store_dataset(source, known, schema)
     return source.datasets.get(name=schema.name)
