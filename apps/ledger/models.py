@@ -49,6 +49,7 @@ class Change(models.Model):
     cause = models.CharField(max_length=12, choices=Cause.choices)
     left_key = models.TextField(blank=True)
     right_key = models.TextField()
+    right_key_after = models.TextField(blank=True)  # where the change moves the key itself
     key_hash = models.BinaryField(max_length=16)  # of the right key
     fields = models.TextField()  # JSON list of the right fields written
     sealed_images = models.BinaryField(null=True)  # {"before": {...}|null, "after": {...}|null}
@@ -70,6 +71,11 @@ class Change(models.Model):
 
     def __str__(self) -> str:
         return f"{self.operation} {self.right_key}"
+
+    @property
+    def key_now(self) -> str:
+        """The right key once the change is applied."""
+        return self.right_key_after or self.right_key
 
     @staticmethod
     def identity(partition_id: object, sequence: int) -> str:

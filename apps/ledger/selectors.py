@@ -62,7 +62,7 @@ def change_page(
 
 
 def _key_candidates(text: str) -> list[str]:
-    from apps.engine.keys import key_text
+    from apps.engine.types_sql import key_text
 
     text = text.strip()
     return [text, key_text([text])]
@@ -82,6 +82,7 @@ class PlannedChange:
     operation: str
     left_key: str
     right_key: str
+    right_key_after: str
     fields: tuple[str, ...]
     before: dict[str, str | None] | None
     after: dict[str, str | None] | None
@@ -100,11 +101,18 @@ def planned_changes(partition_id: UUID, after_sequence: int, limit: int) -> list
         )
         .order_by("sequence")
         .values_list(
-            "sequence", "operation", "left_key", "right_key", "fields", "sealed_images", "image"
+            "sequence",
+            "operation",
+            "left_key",
+            "right_key",
+            "right_key_after",
+            "fields",
+            "sealed_images",
+            "image",
         )[:limit]
     )
     planned = []
-    for sequence, operation, left_key, right_key, fields, sealed, image in rows:
+    for sequence, operation, left_key, right_key, key_after, fields, sealed, image in rows:
         images = unseal_json(sealed, Change.identity(partition_id, sequence))
         planned.append(
             PlannedChange(
@@ -112,6 +120,7 @@ def planned_changes(partition_id: UUID, after_sequence: int, limit: int) -> list
                 operation,
                 left_key,
                 right_key,
+                key_after or right_key,
                 tuple(orjson.loads(fields)),
                 images["before"],
                 images["after"],
@@ -162,7 +171,7 @@ def has_links(rule_id: UUID) -> bool:
 
 def link_lookup(rule_id: UUID) -> pa.Table:
     """The rule's links as a lookup: plain left key (one field) -> plain right key, as text."""
-    from apps.engine.keys import key_values
+    from apps.engine.types_sql import key_values
 
     keys: list[str] = []
     values: list[str] = []
@@ -177,9 +186,10 @@ def link_lookup(rule_id: UUID) -> pa.Table:
 
 def open_rejection_keys(rule_id: UUID, stages: Sequence[str], limit: int = 10_000) -> list[str]:
     """Left keys of a rule's open rejections of these stages."""
-    rows = Rejection.objects.filter(
-        rule_id=rule_id, state=Rejection.State.OPEN, stage__in=stages
-    ).exclude(left_key="")
+    waiting = (Rejection.State.OPEN, Rejection.State.REPLAYING)
+    rows = Rejection.objects.filter(rule_id=rule_id, state__in=waiting, stage__in=stages).exclude(
+        left_key=""
+    )
     return list(rows.values_list("left_key", flat=True).distinct()[:limit])
 
 

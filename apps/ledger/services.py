@@ -47,6 +47,7 @@ CHANGE_COLUMNS = (
     "cause",
     "left_key",
     "right_key",
+    "right_key_after",
     "key_hash",
     "fields",
     "sealed_images",
@@ -72,6 +73,7 @@ def _change_rows(work: WorkIdentity, batch: pa.Table, first: int) -> Iterator[Se
             "cause",
             "left_key",
             "right_key",
+            "right_key_after",
             "fields",
             "before",
             "after",
@@ -79,7 +81,7 @@ def _change_rows(work: WorkIdentity, batch: pa.Table, first: int) -> Iterator[Se
         )
     ]
     for offset, values in enumerate(zip(*columns, strict=True)):
-        operation, cause, left_key, right_key, fields, before, after, image = values
+        operation, cause, left_key, right_key, key_after, fields, before, after, image = values
         sequence = first + offset
         images = f'{{"before":{before or "null"},"after":{after or "null"}}}'
         yield (
@@ -92,6 +94,7 @@ def _change_rows(work: WorkIdentity, batch: pa.Table, first: int) -> Iterator[Se
             cause,
             left_key or "",
             right_key,
+            key_after if key_after and key_after != right_key else "",
             key_hash(right_key),
             orjson.dumps(fields).decode(),
             seal(images.encode(), Change.identity(work.partition_id, sequence)),
@@ -148,10 +151,14 @@ def settle(
 
 def _settle_links(work: WorkIdentity, written: Sequence[PlannedChange]) -> None:
     kept = [c for c in written if c.operation != "delete"]
-    store_links(work, ((c.left_key, c.right_key, c.image) for c in kept))
-    gone = [key_hash(c.right_key) for c in written if c.operation == "delete"]
+    gone = [
+        key_hash(c.right_key)
+        for c in written
+        if c.operation == "delete" or c.right_key_after != c.right_key
+    ]
     for start in range(0, len(gone), 500):
         Link.objects.filter(rule_id=work.rule_id, right_hash__in=gone[start : start + 500]).delete()
+    store_links(work, ((c.left_key, c.right_key_after, c.image) for c in kept))
 
 
 def store_links(work: WorkIdentity, pairs: Iterable[tuple[str, str, str]]) -> None:

@@ -8,7 +8,6 @@ A partition that is planned again (its worker was lost) forgets its first plan b
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -17,7 +16,7 @@ from django.conf import settings
 
 from apps.connectors.base import CursorWindow, KeyRange, RawRejection, ReadBatch, ReadRequest
 from apps.engine.codec import decode_images, decode_keys
-from apps.engine.planning import Planner
+from apps.engine.planning import Planner, PlanSummary
 from apps.engine.sandbox import Limits, Sandbox
 from apps.engine.spec import Delta
 from apps.engine.transform import RecordRejection, Transformed, cursor_maximum
@@ -43,7 +42,7 @@ from apps.runs.services.context import load_context, lookups_for
 from apps.runs.services.leasing import Lease
 from apps.runs.services.logs import log
 from apps.runs.services.preparing import cursor_value
-from apps.runs.services.rejecting import from_check, from_reading, stop_if_asked
+from apps.runs.services.rejecting import check_stopped, from_check, from_reading, stop_if_asked
 from apps.runs.services.sweeping import Absent, sweep
 
 STORE_ROWS = 5_000
@@ -68,6 +67,8 @@ class PartitionPlan:
             open_rejection_keys(self.run.rule_id, ("read", "check", "plan")), pa.string()
         )
         self.passed: set[str] = set()
+        self.seen: set[str] = set()  # left keys, where only candidates are read
+        self.candidates: set[str] = set()  # right keys that these would be written to
         self.absent = Absent((), ())
 
     @property
@@ -87,30 +88,24 @@ class PartitionPlan:
             spill_directory=spill,
         )
         with planner, Sandbox(self.context.program, self.lookups, Limits()) as sandbox:
-            candidates = self._read_left(planner, sandbox)
-            self._read_right(planner, candidates)
+            self._read_left(planner, sandbox)
+            self._read_right(planner)
             summary = planner.plan()
             self._store(planner)
             self._finish(summary)
 
-    def _read_left(self, planner: Planner, sandbox: Sandbox) -> list[str]:
-        """Feed the planner with left records; returns their right keys unless all are compared."""
-        candidates: list[str] = []
-        for batch in self._left_batches(sandbox):
+    def _read_left(self, planner: Planner, sandbox: Sandbox) -> None:
+        for batch in self._left_batches():
             self.lease.check()
             self._count_batch(batch)
             done = sandbox.run(batch.records)
             planner.add_left(done.records)
             planner.add_left_out(done.left_out)
             self._keep_rejected(planner, batch.rejected, done)
-            self._note_passed(done.records)
-            if not self.complete:
-                candidates += done.records.column("__right_key").to_pylist()
-                candidates += done.left_out.column("__right_key").to_pylist()
+            self._note_keys(done)
             self.lease.update(**{k: v for k, v in self.counters.items() if k != "unchanged"})
-        return candidates
 
-    def _left_batches(self, sandbox: Sandbox) -> Iterator[ReadBatch]:
+    def _left_batches(self) -> Iterator[ReadBatch]:
         context, run = self.context, self.run
         if run.rejection_ids:
             yield from self._replayed()
@@ -125,7 +120,7 @@ class PartitionPlan:
         keys = set(self._carried_over())
         if run.sweep:
             keys |= set(self._sweep())
-        yield from self._left_by_key(sorted(keys))
+        yield from self._left_by_key(sorted(keys - self.seen))
 
     def _left_range(self) -> KeyRange | None:
         part = self.partition
@@ -186,11 +181,17 @@ class PartitionPlan:
         values = (cursor_value(self.context, one), cursor_value(self.context, other))
         return one if values[0] >= values[1] else other
 
-    def _note_passed(self, records: pa.Table) -> None:
+    def _note_keys(self, done: Transformed) -> None:
+        """Remember which open rejections passed, and which candidates were read."""
         if len(self.open_keys):
-            keys = records.column("__left_key")
+            keys = done.records.column("__left_key")
             found = keys.filter(pc.is_in(keys, value_set=self.open_keys))
             self.passed.update(found.to_pylist())
+        if not self.complete:
+            for table in (done.records, done.left_out):
+                self.seen.update(table.column("__left_key").to_pylist())
+                self.candidates.update(table.column("__right_key").to_pylist())
+            self.seen.update(item.left_key for item in done.rejected if item.left_key)
 
     def _keep_rejected(
         self, planner: Planner, raw: Iterable[RawRejection], done: Transformed
@@ -200,6 +201,7 @@ class PartitionPlan:
         found = [from_reading(item, self.context) for item in raw]
         found += [from_check(item) for item in done.rejected]
         self.counters["warnings"] += sum(done.warnings.values())
+        self.counters["left_out"] += done.left_out.num_rows
         if not found:
             return
         self.counters["rejected"] += len(found)
@@ -210,29 +212,25 @@ class PartitionPlan:
         with self.lease.transaction():
             record_rejections(self.work, found)
 
-    def _read_right(self, planner: Planner, candidates: list[str]) -> None:
+    def _read_right(self, planner: Planner) -> None:
         context = self.context
-        if self.complete:
-            for links in link_batches(self.run.rule_id):
-                planner.add_links(self._links_in_range(links))
-            if self.run.lane != Run.Lane.STREAM:
-                request = ReadRequest(
-                    context.right, context.right_fields, key_range=self._right_range()
-                )
-                self._add_right(planner, context.right_connector.read(request))
+        if not self.complete:
+            self._add_right(planner, self._right_by_key(self._candidate_links(planner)))
             return
-        if not self.partition.range_field:
-            links = self._candidate_links(planner, candidates)
-            self._add_right(planner, self._right_by_key(links))
+        for links in link_batches(self.run.rule_id):
+            planner.add_links(self._links_in_range(links))
+        if self.run.lane != Run.Lane.STREAM:
+            fields = planner.right_fields
+            request = ReadRequest(context.right, fields, key_range=self._right_range())
+            self._add_right(planner, context.right_connector.read(request))
 
-    def _candidate_links(self, planner: Planner, candidates: list[str]) -> list[str]:
+    def _candidate_links(self, planner: Planner) -> list[str]:
         """Add the links of the candidates; returns the right keys to compare."""
-        left_keys = sorted(planner.left_keys())
-        links = links_of_left(self.run.rule_id, left_keys)
+        links = links_of_left(self.run.rule_id, sorted(self.seen))
         gone = link_table(list(zip(self.absent.left_keys, self.absent.right_keys, strict=True)))
         links = pa.concat_tables([links, gone])
         planner.add_links(links)
-        return sorted({*candidates, *links.column("right_key").to_pylist()})
+        return sorted({*self.candidates, *links.column("right_key").to_pylist()} - {None})
 
     def _right_by_key(self, keys: list[str]) -> Iterator[ReadBatch]:
         context = self.context
@@ -247,7 +245,7 @@ class PartitionPlan:
             self.lease.check()
             planner.add_right(batch.records)
             for item in batch.rejected:
-                planner.add_unreadable_right(item.key)
+                planner.add_rejected([(None, None)])  # unknown: nothing is deleted for absence
                 log(
                     self.run,
                     f"A target record cannot be read ({item.position}): {item.message}",
@@ -281,6 +279,8 @@ class PartitionPlan:
             with self.lease.transaction():
                 store_changes(self.work, batch, sequence)
             sequence += batch.num_rows
+        for stopped in planner.stops():
+            raise check_stopped(self.run, stopped)
         for refused in planner.rejections():
             self._keep_planner_rejection(refused)
         if self.run.is_dry:
@@ -300,9 +300,9 @@ class PartitionPlan:
         with self.lease.transaction():
             record_rejections(self.work, [record])
 
-    def _finish(self, summary: Any) -> None:
+    def _finish(self, summary: PlanSummary) -> None:
         self.counters["unchanged"] = summary.unchanged
-        self.counters["left_out"] = summary.left_out
+        self.counters["warnings"] += sum(summary.warnings.values())
         with self.lease.transaction():
             if self.passed and not self.run.is_dry:
                 resolve_rejections(
@@ -312,21 +312,19 @@ class PartitionPlan:
                     left_keys=sorted(self.passed),
                 )
             if summary.deletes_held_back:
-                Run.objects.filter(pk=self.run.pk).update(
-                    deletes_held_back=summary.held_back_reason[:255]
-                )
+                Run.objects.filter(pk=self.run.pk).update(deletes_held_back=summary.reason[:255])
             self._advance_cursor()
             self.lease.update(
                 **self.counters,
                 planned_inserts=summary.inserts,
-                planned_updates=summary.updates,
+                planned_updates=summary.updates + summary.marks,
                 planned_deletes=summary.deletes,
                 state=Partition.State.PLANNED,
                 lease_until=None,
             )
         log(
             self.run,
-            f"Planned: {summary.inserts} inserts, {summary.updates} updates, "
+            f"Planned: {summary.inserts} inserts, {summary.updates + summary.marks} updates, "
             f"{summary.deletes} deletes, {summary.unchanged} unchanged, "
             f"{self.counters['rejected']} rejected",
             partition=self.partition.number,

@@ -29,10 +29,14 @@ class CheckStopped(ConfigurationError):
 def stop_if_asked(run: Run, done: Transformed) -> None:
     """Raises CheckStopped for the first record that failed a check of severity `stop`."""
     for item in done.stops:
-        raise CheckStopped(
-            f"check '{item.check}' stops the run at record {item.left_key}: {item.message}",
-            where=f"rule '{run.rule.name}'",
-        )
+        raise check_stopped(run, item)
+
+
+def check_stopped(run: Run, item: RecordRejection) -> CheckStopped:
+    return CheckStopped(
+        f"check '{item.check}' stops the run at record {item.left_key}: {item.message}",
+        where=f"rule '{run.rule.name}'",
+    )
 
 
 def from_reading(item: RawRejection, context: RunContext) -> RejectedRecord:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+
 from apps.connectors.base import ReadRequest
 from apps.core.clock import now
 from apps.engine.codec import decode_keys, encode_keys, image_hashes
@@ -24,7 +26,8 @@ def verify(partition: Partition, lease: Lease) -> None:
     written = Change.objects.filter(
         run_id=run.pk, outcome=Change.Outcome.APPLIED, operation__in=("insert", "update")
     )
-    expected = dict(written.order_by("-id").values_list("right_key", "image")[:SAMPLE])
+    sample = written.order_by("-id")[:SAMPLE]
+    expected = {change.key_now: change.image for change in sample}
     found: dict[str, str] = {}
     if expected:
         mapped = tuple(field.right for field in context.mapping.fields)
@@ -32,8 +35,9 @@ def verify(partition: Partition, lease: Lease) -> None:
         key_types = {name: types[name] for name in context.mapping.key}
         request = ReadRequest(context.right, mapped, keys=decode_keys(sorted(expected), key_types))
         for batch in context.right_connector.read(request):
-            keys = encode_keys(batch.records, key_types)
-            found.update(zip(keys, image_hashes(batch.records, types), strict=True))
+            table = pa.Table.from_batches([batch.records])
+            keys = encode_keys(table, key_types)
+            found.update(zip(keys, image_hashes(table, types), strict=True))
     different = [key for key, image in expected.items() if found.get(key) != image]
     accuracy: dict[str, Any] = {
         "sampled": len(expected),

@@ -1,0 +1,103 @@
+"""Changes: what was planned and written, record by record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from unfold.decorators import display
+
+from apps.core.admin import Chip, NextStep, NoCountPaginator, ReadOnlyAdmin
+from apps.core.templatetags.lockstep import ago, record_key, status
+from apps.engine.types_sql import key_text
+from apps.ledger.admin.rule_names import RuleFilter, with_rule_names
+from apps.ledger.models import Change
+from apps.ledger.selectors import key_hash
+from apps.runs.admin.changes import field_diffs
+from apps.runs.models import Run
+
+
+@admin.register(Change)
+class ChangeAdmin(ReadOnlyAdmin):
+    """One record's planned or applied difference."""
+
+    list_display = ("record", "what", "why", "result", "rule", "planned", "settled")
+    list_filter = (RuleFilter, "operation", "outcome", "cause")
+    search_fields = ("right_key",)
+    search_help_text = "The whole key of a record"
+    ordering = ("-id",)
+    paginator = NoCountPaginator
+    nothing_yet = NextStep(
+        "No changes yet: they are kept for every run, dry or real, one row per record.",
+        "Go to the rules",
+        "admin:rules_rule_changelist",
+        "difference",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return with_rule_names(super().get_queryset(request))
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """By the whole key, through its hash: a part of a key would read the whole table."""
+        if search_term:
+            texts = (search_term.strip(), key_text([search_term.strip()]))
+            queryset = queryset.filter(key_hash__in=[key_hash(text) for text in texts])
+        return queryset, False
+
+    def chips(self, request: HttpRequest) -> list[Chip]:
+        chosen = request.GET.get("outcome__exact", "")
+        return [
+            Chip("All", "", not chosen),
+            *(Chip(str(n), f"outcome__exact={v}", chosen == v) for v, n in Change.Outcome.choices),
+        ]
+
+    @display(description="Record")
+    def record(self, change: Change) -> str:
+        return record_key(change.right_key)
+
+    @display(description="Change", ordering="operation")
+    def what(self, change: Change) -> str:
+        return status(change.operation, change.get_operation_display())
+
+    @display(description="Cause", ordering="cause")
+    def why(self, change: Change) -> str:
+        return change.get_cause_display()
+
+    @display(description="Outcome", ordering="outcome")
+    def result(self, change: Change) -> str:
+        return status(change.outcome, change.get_outcome_display())
+
+    @display(description="Rule")
+    def rule(self, change: Any) -> str:
+        return change.rule_name or "removed rule"
+
+    @display(description="Planned")
+    def planned(self, change: Change) -> str:
+        return ago(change.planned_at)
+
+    @display(description="Settled")
+    def settled(self, change: Change) -> str:
+        return ago(change.settled_at, "not yet")
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        change = self.object_or_404(request, object_id)
+        run = Run.objects.filter(pk=change.run_id).select_related("rule__mapping__right").first()
+        earlier = self.get_queryset(request).filter(
+            rule_id=change.rule_id, key_hash=change.key_hash, id__lt=change.pk
+        )
+        return self.render_page(
+            request,
+            "lockstep/ledger/change_page.html",
+            change,
+            title=f"{change.get_operation_display()} {record_key(change.right_key)}",
+            change=change,
+            run=run,
+            fields=field_diffs(change),
+            earlier=earlier.order_by("-id")[:20],
+        )
