@@ -1,28 +1,171 @@
-"""The base of every admin page. The theme is imported here and in `apps.console.site` only."""
+"""Base classes of the model admins."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from django.contrib.admin import AdminSite
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.db import models
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
 
+from apps.connectors.errors import LockstepError
+from apps.core.admin.actions import ObjectAction
+from apps.core.admin.errors import explain
 from apps.core.selectors import scoped
 
 
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A quick filter above a list: a label and the query string it stands for."""
+
+    label: str
+    query: str
+    active: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """What an empty list says: a sentence and where to go from here."""
+
+    sentence: str
+    label: str = ""
+    url_name: str = ""
+    icon: str = "inbox"
+
+    @property
+    def url(self) -> str:
+        return reverse(self.url_name) if self.url_name else ""
+
+
 class BaseAdmin(ModelAdmin):  # type: ignore[misc]
-    """Scoped querysets, no full counts, no unasked deletion."""
+    """Scoped querysets, no full counts, no unasked deletion, own buttons, chips, empty states."""
 
     list_per_page = 50
     show_full_result_count = False
     compressed_fields = True
     warn_unsaved_form = True
     list_filter_submit = False
+    list_before_template = "lockstep/list_before.html"
+    change_form_outer_before_template = "lockstep/object_actions.html"
+    object_actions: tuple[ObjectAction, ...] = ()
+    nothing_yet = NextStep("There is nothing here yet.")
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         return scoped(super().get_queryset(request), request.user, "view")
+
+    # Addresses
+
+    def url_name(self, view: str) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_{view}"
+
+    def url(self, view: str, *args: Any) -> str:
+        return reverse(f"admin:{self.url_name(view)}", args=args)
+
+    def own_urls(self) -> list[URLPattern]:
+        """Further pages of this model, before Django's own."""
+        return []
+
+    def get_urls(self) -> list[URLPattern]:
+        own = self.own_urls()
+        if self.object_actions:
+            view = self.admin_site.admin_view(self.object_action_view)
+            own.append(path("<path:object_id>/do/<slug:name>/", view, name=self.url_name("do")))
+        return [*own, *super().get_urls()]
+
+    # Objects and their buttons
+
+    def object_or_404(self, request: HttpRequest, object_id: Any) -> Any:
+        obj = self.get_object(request, object_id)
+        if obj is None:
+            raise Http404(f"no {self.opts.verbose_name} with this id, or not for you")
+        return obj
+
+    def available_actions(self, request: HttpRequest, obj: Any) -> list[dict[str, Any]]:
+        """The buttons that this person may press on this object now."""
+        return [
+            {
+                "action": action,
+                "url": self.url("do", obj.pk, action.name),
+                "question": action.question(obj),
+            }
+            for action in self.object_actions
+            if action.shown(obj) and action.permitted(request, obj)
+        ]
+
+    def object_action_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
+        """Do what one of the `object_actions` says."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        action = next((a for a in self.object_actions if a.name == name), None)
+        if action is None:
+            raise Http404(f"there is no action '{name}'")
+        obj = self.object_or_404(request, object_id)
+        if not action.permitted(request, obj):
+            raise PermissionDenied
+        try:
+            response = getattr(self, action.handler)(request, obj)
+        except LockstepError as error:
+            messages.error(request, explain(error))
+            response = None
+        return response or redirect(self._return_url(request, obj))
+
+    def _return_url(self, request: HttpRequest, obj: Any) -> str:
+        target = request.POST.get("next", "")
+        if url_has_allowed_host_and_scheme(target, {request.get_host()}, request.is_secure()):
+            return target
+        return self.url("change", obj.pk)
+
+    # Pages
+
+    def render_page(
+        self, request: HttpRequest, template: str, obj: Any = None, **context: Any
+    ) -> TemplateResponse:
+        """A page of our own with the frame of the admin around it."""
+        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        common = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "model_admin": self,
+            "original": obj,
+            "title": str(obj or self.opts.verbose_name_plural),
+        }
+        if obj is not None:
+            common["object_actions"] = self.available_actions(request, obj)
+        return TemplateResponse(request, template, {**common, **context})
+
+    def page_context(self, request: HttpRequest, obj: Any | None) -> dict[str, Any]:
+        """What the panels around a change form show; `obj` is None on the add page."""
+        return {}
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        context = {**(extra_context or {})}
+        obj = self.get_object(request, object_id) if object_id else None
+        if obj is not None:
+            context["object_actions"] = self.available_actions(request, obj)
+        context.update(self.page_context(request, obj))
+        return super().changeform_view(request, object_id, form_url, context)
+
+    def chips(self, request: HttpRequest) -> list[Chip]:
+        return []
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {"chips": self.chips(request), **(extra_context or {})}
+        return super().changelist_view(request, context)
 
 
 class ReadOnlyAdmin(BaseAdmin):
@@ -45,6 +188,3 @@ class BaseTabularInline(TabularInline):  # type: ignore[misc]
 
 class BaseStackedInline(StackedInline):  # type: ignore[misc]
     extra = 0
-
-
-__all__ = ["AdminSite", "BaseAdmin", "BaseStackedInline", "BaseTabularInline", "ReadOnlyAdmin"]

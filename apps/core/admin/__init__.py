@@ -1,0 +1,29 @@
+"""The base of every admin page. The theme is imported here and in `apps.console.site` only."""
+
+from apps.core.admin.actions import ObjectAction
+from apps.core.admin.base import (
+    BaseAdmin,
+    BaseStackedInline,
+    BaseTabularInline,
+    Chip,
+    NextStep,
+    ReadOnlyAdmin,
+)
+from apps.core.admin.bulk import bulk_action
+from apps.core.admin.errors import ServiceErrorsMixin, ServiceForm, explain
+from apps.core.admin.paginator import NoCountPaginator
+
+__all__ = [
+    "BaseAdmin",
+    "BaseStackedInline",
+    "BaseTabularInline",
+    "Chip",
+    "NextStep",
+    "NoCountPaginator",
+    "ObjectAction",
+    "ReadOnlyAdmin",
+    "ServiceErrorsMixin",
+    "ServiceForm",
+    "bulk_action",
+    "explain",
+]
