@@ -17,12 +17,12 @@ import difflib
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlglot import exp
+from sqlglot import Token, TokenType, exp
 from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import Token, TokenType
+from sqlglot.parsers.duckdb import DuckDBParser
 
 from apps.connectors.errors import ExpressionRefused
 from apps.connectors.types import NeutralType
@@ -62,19 +62,19 @@ class Expression:
 class _Dialect(DuckDB):
     """DuckDB's grammar without sqlglot's knowledge of functions, which would rewrite calls."""
 
-    class Parser(DuckDB.Parser):
-        FUNCTIONS: dict[str, Callable[..., Any]] = {}
+    class Parser(DuckDBParser):
+        FUNCTIONS: ClassVar[dict[str, Callable[..., Any]]] = {}
         FUNCTION_PARSERS = {
-            name: DuckDB.Parser.FUNCTION_PARSERS[name] for name in ("CAST", "TRY_CAST", "EXTRACT")
+            name: DuckDBParser.FUNCTION_PARSERS[name] for name in ("CAST", "TRY_CAST", "EXTRACT")
         }
         NO_PAREN_FUNCTION_PARSERS = {
-            "CASE": DuckDB.Parser.NO_PAREN_FUNCTION_PARSERS["CASE"],
+            "CASE": DuckDBParser.NO_PAREN_FUNCTION_PARSERS["CASE"],
         }
 
 
 _DIALECT = _Dialect()
 
-_PLAIN_NODES: tuple[type[exp.Expression], ...] = (
+_PLAIN_NODES: tuple[type[exp.Expr], ...] = (
     exp.Paren, exp.Neg, exp.Not, exp.And, exp.Or,
     exp.Add, exp.Sub, exp.Mul, exp.Div, exp.IntDiv, exp.Mod, exp.DPipe,
     exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ, exp.NullSafeNEQ,
@@ -205,7 +205,7 @@ class _Reader:
             if depth > MAX_PARENTHESES:
                 raise self._refused(f"more than {MAX_PARENTHESES} parentheses inside each other")
 
-    def _parse(self) -> exp.Expression:
+    def _parse(self) -> exp.Expr:
         try:
             trees = _DIALECT.parser().parse(list(self.tokens), self.text)
         except SqlglotError as error:
@@ -214,10 +214,10 @@ class _Reader:
             raise self._refused("the expression cannot be understood") from None
         if len(trees) != 1 or trees[0] is None:
             raise self._refused("one expression is needed")
-        tree: exp.Expression = trees[0]
+        tree: exp.Expr = trees[0]
         return tree
 
-    def _check_depth(self, tree: exp.Expression) -> None:
+    def _check_depth(self, tree: exp.Expr) -> None:
         level = [tree]
         for _ in range(MAX_DEPTH):
             level = [child for node in level for child in node.iter_expressions()]
@@ -225,8 +225,8 @@ class _Reader:
                 return
         raise self._refused(f"the expression is nested more than {MAX_DEPTH} levels deep")
 
-    def _check(self, node: exp.Expression) -> None:
-        checks: dict[type[exp.Expression], Callable[[Any], Iterator[exp.Expression]]] = {
+    def _check(self, node: exp.Expr) -> None:
+        checks: dict[type[exp.Expr], Callable[[Any], Iterator[exp.Expr]]] = {
             exp.Column: self._check_column,
             exp.Anonymous: self._check_call,
             exp.Cast: self._check_cast,
@@ -245,8 +245,8 @@ class _Reader:
         for child in children:
             self._check(child)
 
-    def _refuse_node(self, node: exp.Expression) -> ExpressionRefused:
-        kinds: dict[type[exp.Expression], str] = {
+    def _refuse_node(self, node: exp.Expr) -> ExpressionRefused:
+        kinds: dict[type[exp.Expr], str] = {
             exp.Subquery: "a query inside an expression",
             exp.Select: "a query",
             exp.Star: "'*'",
@@ -267,7 +267,7 @@ class _Reader:
             return self._refused(f"{name} is not allowed: {REASONS['now']}")
         return self._refused(f"not allowed in an expression: {name}")
 
-    def _check_column(self, node: exp.Column) -> Iterator[exp.Expression]:
+    def _check_column(self, node: exp.Column) -> Iterator[exp.Expr]:
         if any(node.args.get(part) for part in ("table", "db", "catalog", "join_mark")):
             raise self._refused(f"'{node.sql()}' names a table: write the field alone", node.name)
         if not isinstance(node.this, exp.Identifier):
@@ -292,7 +292,7 @@ class _Reader:
             remedy=f"Write {meant}." if meant else f"Fields: {', '.join(list(self.known)[:20])}",
         )
 
-    def _check_call(self, node: exp.Anonymous) -> Iterator[exp.Expression]:
+    def _check_call(self, node: exp.Anonymous) -> Iterator[exp.Expr]:
         name = str(node.this)
         function = name.lower()
         if function not in FUNCTIONS:
@@ -326,14 +326,14 @@ class _Reader:
         noun = "rule to link by" if function == "link" else "lookup"
         raise self._refused(f"unknown {noun} '{name}'{hint}", name)
 
-    def _check_cast(self, node: exp.Cast) -> Iterator[exp.Expression]:
+    def _check_cast(self, node: exp.Cast) -> Iterator[exp.Expr]:
         extra = [key for key, value in node.args.items() if value and key not in _CAST_ARGS]
         if extra:
             raise self._refused("a cast names a type and nothing more")
         self._cast_type(node.args["to"])
         return iter([node.this])
 
-    def _cast_type(self, to: exp.Expression) -> str:
+    def _cast_type(self, to: exp.Expr) -> str:
         name = to.this.value if isinstance(to, exp.DataType) and hasattr(to.this, "value") else ""
         if name == "DECIMAL" and not to.args.get("nested"):
             return self._decimal_type(to)
@@ -345,7 +345,7 @@ class _Reader:
             )
         return _CAST_TYPES[name]
 
-    def _decimal_type(self, to: exp.Expression) -> str:
+    def _decimal_type(self, to: exp.Expr) -> str:
         digits = [part.name for part in to.expressions]
         if not digits or len(digits) > 2 or not all(d.isdigit() and len(d) < 3 for d in digits):
             raise self._refused("a decimal names its digits, as in decimal(10,2)")
@@ -354,11 +354,11 @@ class _Reader:
             raise self._refused("a decimal has 1 to 38 digits, as in decimal(10,2)")
         return f"DECIMAL({precision}, {scale})"
 
-    def _check_extract(self, node: exp.Extract) -> Iterator[exp.Expression]:
+    def _check_extract(self, node: exp.Extract) -> Iterator[exp.Expr]:
         self._check_unit(node.this)
         return iter([node.expression])
 
-    def _check_interval(self, node: exp.Interval) -> Iterator[exp.Expression]:
+    def _check_interval(self, node: exp.Interval) -> Iterator[exp.Expr]:
         if not isinstance(node.this, exp.Literal):
             raise self._refused("an interval has a constant length; use to_days and the like")
         self._check_unit(node.args.get("unit"))
@@ -368,23 +368,23 @@ class _Reader:
         if not isinstance(unit, exp.Var) or unit.name.upper() not in _UNITS:
             raise self._refused(f"unknown unit of time '{unit}'"[:80])
 
-    def _check_in(self, node: exp.In) -> Iterator[exp.Expression]:
+    def _check_in(self, node: exp.In) -> Iterator[exp.Expr]:
         extra = [key for key, value in node.args.items() if value and key not in _IN_ARGS]
         if extra or not node.expressions:
             raise self._refused("IN takes a list of values in parentheses")
         return iter([node.this, *node.expressions])
 
-    def _check_values(self, tree: exp.Expression) -> None:
+    def _check_values(self, tree: exp.Expr) -> None:
         if _size_bound(tree) > MAX_VALUE_CHARACTERS:
             raise self._refused(
                 f"the expression could build values of more than "
                 f"{MAX_VALUE_CHARACTERS:,} characters"
             )
 
-    def _rewritten(self, tree: exp.Expression) -> exp.Expression:
+    def _rewritten(self, tree: exp.Expr) -> exp.Expr:
         return tree.copy().transform(self._rewrite, copy=False)
 
-    def _rewrite(self, node: exp.Expression) -> exp.Expression:
+    def _rewrite(self, node: exp.Expr) -> exp.Expr:
         if isinstance(node, exp.Column):
             field = self._field(node.name)
             return exp.column(exp.to_identifier(self.columns.get(field, field), quoted=True))
@@ -394,7 +394,7 @@ class _Reader:
             return self._lookup(node)
         return node
 
-    def _lookup(self, node: exp.Anonymous) -> exp.Expression:
+    def _lookup(self, node: exp.Anonymous) -> exp.Expr:
         """Replace a call by the column that a join will provide."""
         name = self._lookup_name(str(node.this).lower(), node.expressions[0].name)
         before = set(self.calls)
@@ -411,7 +411,7 @@ class _Reader:
         return exp.column(exp.to_identifier(column, quoted=True))
 
     @staticmethod
-    def _sql(tree: exp.Expression) -> str:
+    def _sql(tree: exp.Expr) -> str:
         sql: str = tree.sql(dialect=_DIALECT, identify=True, comments=False)
         return sql
 
@@ -430,7 +430,7 @@ def _spot(error: SqlglotError) -> str:
     return f" near '{near}' (at character {column})" if near else f" (at character {column})"
 
 
-def _size_bound(node: exp.Expression) -> int:
+def _size_bound(node: exp.Expr) -> int:
     """An upper bound of the characters of a value, where fields are short.
 
     It keeps nested `replace` and the like from building gigabytes out of constants; long fields

@@ -57,7 +57,7 @@ class DatasetSpec(Spec):
             ),
         )
 
-    def schema(self) -> DatasetSchema:
+    def schema(self) -> DatasetSchema:  # type: ignore[override]  # pydantic's is deprecated
         return DatasetSchema(
             name=self.name,
             key=self.key,

@@ -8,6 +8,7 @@ against a pair; near names with such types are not proposed at all.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
@@ -82,7 +83,11 @@ def camel_case(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-_NAMINGS = {"same": str, "snake_case": snake_case, "camelCase": camel_case}
+_NAMINGS: dict[str, Callable[[str], str]] = {
+    "same": str,
+    "snake_case": snake_case,
+    "camelCase": camel_case,
+}
 
 
 def propose_right(left: DatasetSchema, name: str, naming: str = "same") -> DatasetSchema:

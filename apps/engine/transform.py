@@ -47,6 +47,7 @@ from apps.engine.types_sql import (
     from_canonical_sql,
     key_sql,
     literal,
+    quote,
 )
 
 LEFT_KEY = "__left_key"
@@ -193,9 +194,14 @@ def expression_type(
 ) -> NeutralType:
     """The type that an expression over `fields` gives. Raises ExpressionRefused."""
     with open_database(memory_mb=128) as connection:
-        columns = [f'"{name}" {duckdb_type(neutral)}' for name, neutral in fields.items()]
-        columns += [f'"{call.column}" VARCHAR' for call in expression.calls]
-        connection.execute(f"CREATE TABLE input({', '.join(columns) or 'nothing INTEGER'})")
+        columns = [f"{quote(name)} {duckdb_type(fields[name])}" for name in expression.fields]
+        columns += [f"{quote(call.column)} VARCHAR" for call in expression.calls]
+        try:
+            connection.execute(f"CREATE TABLE input({', '.join(columns) or 'nothing INTEGER'})")
+        except duckdb.Error:
+            raise ExpressionRefused(
+                "two of its fields differ only in upper and lower case", where=where
+            ) from None
         return neutral_of("x", _describe(connection, expression.sql, "input", where), where)[1]
 
 
@@ -217,7 +223,7 @@ def cursor_maximum(batch: pa.RecordBatch, field: str) -> str | None:
     value = pc.max(column)
     if pa.types.is_timestamp(kind):
         moment = value.cast(pa.timestamp("us")).as_py()
-        return moment.isoformat(timespec="microseconds") + ("Z" if kind.tz else "")
+        return f"{moment.isoformat(timespec='microseconds')}{'Z' if kind.tz else ''}"
     if pa.types.is_date(kind):
         return str(value.as_py().isoformat())
     if pa.types.is_decimal(kind):
