@@ -51,6 +51,19 @@ class Converted:
     misfits: dict[int, Misfit] = field(default_factory=dict)
 
 
+_SHAPES: dict[Kind, str] = {
+    Kind.BOOLEAN: "^([01]|(?i:true|false))$",
+    Kind.INTEGER: "^[+-]?[0-9]+$",
+    Kind.DECIMAL: r"^[+-]?[0-9.]+([eE][+-]?[0-9]+)?$",
+    Kind.FLOAT: r"^[+-]?([0-9.]+([eE][+-]?[0-9]+)?|(?i:nan|inf|infinity))$",
+    Kind.DATE: "^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+    Kind.TIME: "^[0-9]{2}:[0-9]{2}",
+    Kind.TIMESTAMP: "^[0-9]{4}-[0-9]{2}-[0-9]{2}",
+    Kind.TIMESTAMPTZ: "^[0-9]{4}-[0-9]{2}-[0-9]{2}",
+    Kind.UUID: _UUID,
+}
+"""What a value must look like at least; only those that do are tried one by one."""
+
 Cast = Callable[[pa.Array], pa.Array]
 
 
@@ -62,9 +75,21 @@ def from_text(column: pa.Array, type_: NeutralType) -> Converted:
         column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
     if type_.is_wide_decimal or type_.kind in _ONE_BY_ONE:
         return _one_by_one(column.to_pylist(), type_)
-    return cast_leniently(
-        column, _text_cast(type_), lambda text: explain(text.as_py(), type_), type_.arrow
-    )
+    return _cast_texts(column, type_)
+
+
+def _cast_texts(column: pa.Array, type_: NeutralType) -> Converted:
+    """The whole column at once; else without what cannot be of the type, one half at a time."""
+    cast = _text_cast(type_)
+    try:
+        return Converted(cast(column))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        fits = pc.fill_null(pc.match_substring_regex(column, _SHAPES[type_.kind]), True)
+    misfit = Misfit(INVALID, f"the value is not of type {type_}")
+    hopeless = dict.fromkeys(pc.indices_nonzero(pc.invert(fits)).to_pylist(), misfit)
+    column = pc.if_else(fits, column, pa.scalar(None, pa.string()))
+    rest = cast_leniently(column, cast, lambda text: explain(text.as_py(), type_), type_.arrow)
+    return Converted(rest.values, rest.misfits | hopeless)
 
 
 def cast_leniently(

@@ -26,6 +26,9 @@ from apps.connectors.files.streams import StreamDamaged
 
 _BLANKS = " \t\r\n"
 _NOT_BLANK = re.compile(r"[^ \t\r\n]")
+_LENIENT = json.JSONDecoder(parse_float=str, parse_int=str)
+"""Finds the end of a value that is JSON in its structure only."""
+
 _BATCH = 10_000
 _BATCH_CHARS = 8 << 20
 
@@ -213,25 +216,37 @@ class JsonArrayReader:
         self._advance(self._position + 1)
 
     def _value(self) -> tuple[Any, str]:
-        """The next JSON value and its text."""
+        """The next JSON value and its text; the value is a NotJson where only content is wrong."""
         self._peek()
         while True:
             try:
-                value, end = DECODER.raw_decode(self._text, self._position)
+                value, end = self._decoded()
                 length = end - self._position
                 if end < len(self._text) or not self._fetch_more():
                     return value, self._advance(self._position + length)
-            except NotJson:
-                raise
-            except (json.JSONDecodeError, RecursionError, ValueError) as error:
+            except (RecursionError, ValueError) as error:
                 near_end = (
                     isinstance(error, json.JSONDecodeError)
                     and error.pos < len(self._text) - 32
                     and not error.msg.startswith("Unterminated string")
                 )
                 if near_end or not self._fetch_more():
-                    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-                    raise NotJson(reason) from None
+                    raise NotJson(self._reason(error)) from None
+
+    def _decoded(self) -> tuple[Any, int]:
+        try:
+            return DECODER.raw_decode(self._text, self._position)
+        except json.JSONDecodeError:
+            raise
+        except ValueError as problem:
+            _, end = _LENIENT.raw_decode(self._text, self._position)
+            is_ours = isinstance(problem, NotJson)
+            return problem if is_ours else NotJson("a number has too many digits"), end
+
+    def _reason(self, error: Exception) -> str:
+        if len(self._text) - self._position > self._max_record:
+            return "the record is longer than this source allows"
+        return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
 
     def _fetch_more(self) -> bool:
         too_long = len(self._text) - self._position > self._max_record
@@ -313,6 +328,8 @@ class JsonArrayReader:
             problem = "the record holds bytes that are not in the encoding"
             raw = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
             return _reject(element.line, "record.wrong_encoding", problem, raw)
+        if isinstance(element.value, NotJson):
+            return _reject(element.line, "record.malformed", str(element.value), text)
         if not isinstance(element.value, dict):
             problem = "the element is not a JSON object"
             return _reject(element.line, "record.malformed", problem, text)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from apps.connectors.errors import ConfigurationError, ConnectionLost, MalformedFile
 
-CHUNK = 4 << 20
+CHUNK = 1 << 20
 _COMPRESSED_CHUNK = 256 << 10
 _ZSTD_CHUNK = 64 << 10
 _FREE_OUTPUT = 64 << 20

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from apps.connectors.base import ReadRequest
 from apps.connectors.errors import DatasetMissing, FieldMissing, SchemaMismatch, SourceChanged
+from apps.connectors.files.conversion import Misfit
 from tests.connectors.files.conftest import Connect
 from tests.connectors.files.support import codes, declared, read
 
@@ -146,8 +148,6 @@ def test_a_value_that_does_not_fit_its_type_is_rejected_with_its_key(
     )
     connector = connect()
     schema = declared(connector.describe("a.csv"), id="integer", n="integer", d="decimal(5,2)")
-    from dataclasses import replace
-
     records, rejected = read(connector, replace(schema, key=("id",)))
     assert records == [{"id": 1, "n": 5, "d": Decimal("1.50")}]
     assert [(r.position, r.code, r.field, r.key) for r in rejected] == [
@@ -236,3 +236,20 @@ def test_the_count_includes_records_that_cannot_be_read(connect: Connect, tmp_pa
     schema = connector.describe("a.csv")
     assert connector.count(schema) == 3
     assert schema.row_count == 3
+
+
+def test_what_cannot_be_of_a_type_is_not_tried_value_by_value(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.csv").write_text("a,b\n" + "x,y\n" * 5_000 + f"{2**64},y\n")
+    connector = connect()
+    tried: list[str] = []
+    monkeypatch.setattr(
+        "apps.connectors.files.conversion.explain",
+        lambda text, _: tried.append(text) or Misfit("record.out_of_range", ""),
+    )
+    schema = declared(connector.describe("a.csv"), a="integer", b="uuid")
+    records, rejected = read(connector, schema)
+    assert records == []
+    assert len(rejected) == 5_001
+    assert tried == [str(2**64)]

@@ -118,6 +118,19 @@ def test_where_an_array_breaks_the_rest_is_one_rejection(
     assert [r.code for r in rejected] == ["file.malformed"]
 
 
+@pytest.mark.parametrize(
+    "record",
+    ['{"id": 2, "id": 3}', '{"id": NaN}', '{"id": 1e999999}', '{"id": ' + "9" * 5000 + "}"],
+)
+def test_a_record_that_is_wrong_inside_does_not_end_an_array(
+    connect: Connect, tmp_path: Path, record: str
+) -> None:
+    (tmp_path / "a.json").write_text(f'[{{"id": 1}},\n{record},\n{{"id": 3}}]')
+    records, rejected = read(connect(), schema_of("a.json", id="integer"))
+    assert [r["id"] for r in records] == [1, 3]
+    assert codes(rejected) == [("line 2", "record.malformed")]
+
+
 def test_wrong_bytes_in_an_array_reject_their_record(connect: Connect, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'[{"id": 1, "t": "caf\xe9"}, {"id": 2, "t": "x"}]')
     records, rejected = read(connect(), schema_of("a.json", id="integer", t="text"))
