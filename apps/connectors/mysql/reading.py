@@ -1,0 +1,160 @@
+"""Reading MySQL tables: unbuffered rows of the text protocol, turned into columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pymysql.connections import Connection
+from pymysql.cursors import SSCursor
+
+from apps.connectors.base import FieldSchema, ReadBatch, ReadRequest
+from apps.connectors.mysql.connection import quote
+from apps.connectors.mysql.discovery import Table
+from apps.connectors.mysql.types import Column
+from apps.connectors.sql import BATCH_BYTES, decode_batch, find_fields, requested_key_chunks
+from apps.connectors.sql_values import as_text
+from apps.connectors.types import Kind
+
+_FETCHED_ROWS = 1_000
+_KEYS_PER_QUERY = 1_000
+_VARIABLE_SIZE = {Kind.TEXT, Kind.BYTES, Kind.JSON}
+
+
+def read_batches(
+    connection: Connection[Any], request: ReadRequest, table: Table
+) -> Iterator[ReadBatch]:
+    """Run the request in one consistent snapshot. `connection` is a raw one."""
+    fields = find_fields(table.schema, request.fields)
+    columns = table.column_list(request.fields)
+    select = ", ".join(column.read() for column in columns) or "1"
+    source = f"SELECT {select} FROM {quote(table.schema.name)} AS t"
+    connection.query("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    connection.query("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+    left = request.limit
+    for query in _queries(source, request, table):
+        limited = query if left is None else f"{query} LIMIT {left}"
+        for rows in _stream(connection, limited, fields, request.batch_rows):
+            yield to_batch(rows, fields, table)
+            if left is not None:
+                left -= len(rows)
+        if left is not None and left <= 0:
+            return
+
+
+def _queries(source: str, request: ReadRequest, table: Table) -> Iterator[str]:
+    if request.keys is None:
+        conditions = _conditions(request, table)
+        yield f"{source} WHERE {' AND '.join(conditions)}" if conditions else source
+        return
+    for chunk in requested_key_chunks(request, table.schema):
+        for start in range(0, chunk.num_rows, _KEYS_PER_QUERY):
+            part = chunk.slice(start, _KEYS_PER_QUERY)
+            yield f"{source} WHERE {_key_list(part, table.column_list(part.column_names))}"
+
+
+def _conditions(request: ReadRequest, table: Table) -> list[str]:
+    conditions = []
+    if request.key_range is not None:
+        find_fields(table.schema, [request.key_range.field])
+        name = f"t.{quote(request.key_range.field)}"
+        if request.key_range.lower is not None:
+            conditions.append(f"{name} >= {int(request.key_range.lower)}")
+        if request.key_range.upper is not None:
+            conditions.append(f"{name} < {int(request.key_range.upper)}")
+    if request.cursor is not None and request.cursor.after is not None:
+        field = find_fields(table.schema, [request.cursor.field])[0]
+        after = literals(pa.chunked_array([pa.array([request.cursor.after], field.type.arrow)]))
+        name = f"t.{quote(field.name)}"
+        conditions.append(f"({name} >= {after[0].as_py()} OR {name} IS NULL)")
+    return conditions
+
+
+def _key_list(keys: pa.Table, columns: Sequence[Column]) -> str:
+    """The keys as a list: once as the index compares, once to the byte where that is looser."""
+    plain = [literals(keys.column(column.name)) for column in columns]
+    found = f"{_row([f't.{quote(c.name)}' for c in columns])} IN ({_rows(plain)})"
+    if not any(column.charset for column in columns):
+        return found
+    exact = [
+        pc.binary_join_element_wise("_binary", values, "") if column.charset else values
+        for column, values in zip(columns, plain, strict=True)
+    ]
+    return f"{found} AND {_row([c.match_any() for c in columns])} IN ({_rows(exact)})"
+
+
+def _row(expressions: Sequence[str]) -> str:
+    return f"({', '.join(expressions)})" if len(expressions) > 1 else expressions[0]
+
+
+def _rows(columns: Sequence[pa.Array]) -> str:
+    if len(columns) == 1:
+        return ", ".join(columns[0].to_pylist())
+    joined = pc.binary_join_element_wise(*columns, ", ").to_pylist()
+    return ", ".join(f"({row})" for row in joined)
+
+
+def literals(column: pa.ChunkedArray) -> pa.Array:
+    """The values of a column as SQL literals; NULL stays NULL in the array."""
+    values = column.combine_chunks()
+    kind = values.type
+    if pa.types.is_boolean(kind):
+        return values.cast(pa.int8()).cast(pa.string())
+    if pa.types.is_integer(kind):
+        return values.cast(pa.string())
+    if pa.types.is_floating(kind):
+        return pc.binary_join_element_wise(values.cast(pa.string()), "+0e0", "")
+    if pa.types.is_binary(kind):
+        return pc.binary_join_element_wise("X'", as_text(values), "'", "")
+    text = as_text(values)
+    if pa.types.is_string(kind):
+        text = pc.replace_substring(pc.replace_substring(text, "\\", "\\\\"), "'", "''")
+    return pc.binary_join_element_wise("'", text, "'", "")
+
+
+def _stream(
+    connection: Connection[Any], query: str, fields: Sequence[FieldSchema], batch_rows: int
+) -> Iterator[list[tuple[Any, ...]]]:
+    sized = [i for i, field in enumerate(fields) if field.type.kind in _VARIABLE_SIZE]
+    cursor = SSCursor(connection)
+    cursor.execute(query)
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    while fetched := cursor.fetchmany(min(_FETCHED_ROWS, batch_rows - len(rows))):
+        rows.extend(fetched)
+        for index in sized:
+            size += sum(len(row[index]) for row in fetched if row[index] is not None)
+        size += 16 * len(fields) * len(fetched)
+        if len(rows) >= batch_rows or size >= BATCH_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def to_batch(
+    rows: Sequence[tuple[Any, ...]], fields: Sequence[FieldSchema], table: Table
+) -> ReadBatch:
+    """Records from rows of the raw text protocol."""
+    if not fields:
+        return ReadBatch(
+            pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
+        )
+    raw = list(zip(*rows, strict=True)) if rows else [()] * len(fields)
+    columns = {
+        field.name: _wire_column(values, field.type.kind)
+        for field, values in zip(fields, raw, strict=True)
+    }
+    return decode_batch(columns, fields, key=table.schema.key)
+
+
+def _wire_column(values: Sequence[Any], kind: Kind) -> pa.Array:
+    if kind is Kind.BYTES:
+        return pa.array(values, pa.binary())
+    texts = pa.array(values, pa.string())
+    if kind is Kind.TIMESTAMPTZ:
+        # The session's time zone is UTC, but the server does not write that down.
+        return pc.binary_join_element_wise(texts, "Z", "")
+    return texts
