@@ -17,6 +17,7 @@ import difflib
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 from sqlglot import Token, TokenType, exp
@@ -194,13 +195,22 @@ class _Reader:
             ) from None
         if len(self.tokens) > MAX_TOKENS:
             raise self._refused(f"the expression has more than {MAX_TOKENS:,} words")
+        if not self.tokens:
+            raise self._refused("the expression is empty")
+        self._check_tokens()
+
+    def _check_tokens(self) -> None:
         depth = 0
-        for token in self.tokens:
+        for token, after in zip_longest(self.tokens, self.tokens[1:]):
             kind = token.token_type
             if kind is TokenType.SEMICOLON:
                 raise self._refused("one expression only: ';' is not allowed", ";")
             if kind in (TokenType.PARAMETER, TokenType.PLACEHOLDER, TokenType.HASH):
                 raise self._refused(f"parameters are not allowed: '{token.text}'", token.text)
+            if kind is TokenType.DECIMAL and (
+                after is None or after.token_type is not TokenType.L_PAREN
+            ):
+                raise self._refused("a decimal names its digits, as in decimal(10,2)", token.text)
             depth += (kind is TokenType.L_PAREN) - (kind is TokenType.R_PAREN)
             if depth > MAX_PARENTHESES:
                 raise self._refused(f"more than {MAX_PARENTHESES} parentheses inside each other")
