@@ -179,7 +179,7 @@ def test_a_full_disk_delays_the_run_and_leaves_the_file_whole(
 ) -> None:
     rows = [(n, f"item {n}", "1.00") for n in range(1, 20_001)]
     left = file_source(tmp_path / "in", "items.csv", csv_text(rows[:3]))
-    right = file_source(small_disk, "out.csv", csv_text(GOOD[:1]), key="id")
+    right = file_source(small_disk, "out.csv", csv_text(rows[:1]), key="id")
     rule = make_rule(left, right)
     (tmp_path / "in" / "items.csv").write_bytes(csv_text(rows))
     from apps.runs.models import Partition
@@ -191,7 +191,7 @@ def test_a_full_disk_delays_the_run_and_leaves_the_file_whole(
             work(part.pk)
     part = started.partitions.get(kind="records")
     assert part.error_code == "source.out_of_space", lines(started)
-    assert (small_disk / "out.csv").read_bytes() == csv_text(GOOD[:1])
+    assert (small_disk / "out.csv").read_bytes() == csv_text(rows[:1])
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     Partition.objects.update(not_before=None)
     done = work_until_finished(started)

@@ -45,6 +45,7 @@ class FilesConnector(Connector[FilesSettings]):
     label: ClassVar[str] = "Files in a folder"
     settings_model: ClassVar[type[ConnectorSettings]] = FilesSettings
     capabilities: ClassVar[Capabilities] = Capabilities(
+        inferred_types=True,
         read=True,
         write=True,
         keys=True,
@@ -141,11 +142,13 @@ class FilesConnector(Connector[FilesSettings]):
     def write_session(
         self, dataset: DatasetSchema, *, lock: str, lease_seconds: Callable[[], float]
     ) -> AbstractContextManager[WriteSession]:
-        """Begin writing one file. The file itself is what is locked, whatever `lock` names."""
+        """Begin writing one file."""
         if dataset.name in self.settings.groups:
             raise ConfigurationError("a group of files is read-only", where=dataset.name)
         ref = self._folder.locate(dataset.name)
-        return FileWriteSession(ref, self.settings, lambda: self._current(dataset), lease_seconds)
+        return FileWriteSession(
+            ref, self.settings, lambda: self._current(dataset), lease_seconds, lock
+        )
 
     def _current(self, dataset: DatasetSchema) -> DatasetSchema:
         """What is written to: declared types win over the caller's, the caller's over guesses."""

@@ -12,6 +12,8 @@ from apps.connectors.base import Connector, DatasetSchema, FieldSchema
 from apps.connectors.errors import ConfigurationError, FieldMissing, SchemaMismatch
 from apps.connectors.registry import connector_class
 from apps.core.selectors import platform_state
+from apps.engine.execution import Runner
+from apps.engine.sandbox import Limits, Sandbox
 from apps.engine.spec import DatasetSpec, MappingSpec, RuleSpec
 from apps.engine.transform import TransformProgram, compile_transform
 from apps.ledger.selectors import link_lookup
@@ -147,6 +149,13 @@ def lookups_for(context: RunContext) -> dict[str, pa.Table]:
             raise ConfigurationError(f"the rule that '{name}' names is not there")
         tables[name] = link_lookup(rule.pk)
     return tables
+
+
+def transformer(program: TransformProgram, lookups: dict[str, pa.Table]) -> Runner | Sandbox:
+    """What runs a program: this process if nobody wrote an expression in it, else a child."""
+    if program.trusted:
+        return Runner(program, lookups)
+    return Sandbox(program, lookups, Limits())
 
 
 def require_unpaused(run_or_rule: Run | Rule) -> None:

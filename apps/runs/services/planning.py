@@ -16,8 +16,9 @@ from django.conf import settings
 
 from apps.connectors.base import CursorWindow, KeyRange, RawRejection, ReadBatch, ReadRequest
 from apps.engine.codec import decode_images, decode_keys
+from apps.engine.execution import Runner
 from apps.engine.planning import Planner, PlanSummary
-from apps.engine.sandbox import Limits, Sandbox
+from apps.engine.sandbox import Sandbox
 from apps.engine.spec import Delta
 from apps.engine.transform import RecordRejection, Transformed, cursor_maximum
 from apps.ledger.models import Rejection
@@ -38,7 +39,7 @@ from apps.ledger.services import (
     store_links,
 )
 from apps.runs.models import Partition, Run, RunLog
-from apps.runs.services.context import load_context, lookups_for
+from apps.runs.services.context import load_context, lookups_for, transformer
 from apps.runs.services.leasing import Lease
 from apps.runs.services.logs import log
 from apps.runs.services.preparing import cursor_value
@@ -87,14 +88,14 @@ class PartitionPlan:
             memory_limit_mb=int(settings.LOCKSTEP["MEMORY_LIMIT_MB"]),
             spill_directory=spill,
         )
-        with planner, Sandbox(self.context.program, self.lookups, Limits()) as sandbox:
+        with planner, transformer(self.context.program, self.lookups) as sandbox:
             self._read_left(planner, sandbox)
             self._read_right(planner)
             summary = planner.plan()
             self._store(planner)
             self._finish(summary)
 
-    def _read_left(self, planner: Planner, sandbox: Sandbox) -> None:
+    def _read_left(self, planner: Planner, sandbox: Runner | Sandbox) -> None:
         for batch in self._left_batches():
             self.lease.check()
             self._count_batch(batch)

@@ -13,11 +13,10 @@ import pyarrow as pa
 
 from apps.connectors.base import ReadRequest
 from apps.connectors.errors import EmptySource
-from apps.engine.sandbox import Limits, Sandbox
 from apps.engine.spec import MappingSpec, RuleSpec
 from apps.engine.transform import compile_transform
 from apps.ledger.selectors import has_links, link_batches
-from apps.runs.services.context import RunContext
+from apps.runs.services.context import RunContext, transformer
 from apps.runs.services.leasing import Lease
 
 
@@ -45,7 +44,7 @@ def sweep(context: RunContext, lookups: dict[str, pa.Table], lease: Lease) -> Sw
     fields = program.left_fields
     present: set[str] = set()
     known: set[str] = set()
-    with Sandbox(program, lookups, Limits()) as sandbox:
+    with transformer(program, lookups) as sandbox:
         for batch in context.left_connector.read(ReadRequest(context.left, fields)):
             lease.check()
             done = sandbox.run(batch.records)
