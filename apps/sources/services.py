@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from pydantic import SecretStr
@@ -16,6 +16,9 @@ from apps.core.clock import now
 from apps.core.protected import seal_json
 from apps.sources.models import Dataset, Drift, Field, Source
 from apps.sources.selectors import connector_for
+
+if TYPE_CHECKING:
+    from apps.accounts.models import User
 
 
 def split_settings(
@@ -240,6 +243,13 @@ def _store_dependencies(source: Source, found: Mapping[str, DatasetSchema]) -> N
         ]
         if targets:
             by_name[schema.name].depends_on.add(*targets)
+
+
+def acknowledge_drift(drift: Drift, *, actor: User) -> None:
+    """Somebody has seen this difference."""
+    drift.acknowledged_at = now()
+    drift.acknowledged_by = actor
+    drift.save(update_fields=["acknowledged_at", "acknowledged_by", "updated_at"])
 
 
 def create_dataset(source: Source, schema: DatasetSchema) -> Dataset:
