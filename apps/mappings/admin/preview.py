@@ -1,0 +1,98 @@
+"""The live preview of an unsaved mapping: sample values now → after, beside each row."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+
+from apps.connectors.errors import ExpressionRefused, LockstepError
+from apps.core.admin import explain
+from apps.engine.spec import RuleSpec
+from apps.mappings.admin.editor import Editor, EditorRow
+from apps.mappings.services import Preview, preview
+
+SAMPLES = 3
+ATTEMPTS = 6
+
+
+@dataclass(slots=True)
+class Sample:
+    """One value of one sample record."""
+
+    before: str
+    after: str | None = None
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class PreviewCells:
+    """What stands beside each row, and what concerns the whole mapping."""
+
+    by_row: dict[int, list[Sample]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def preview_cells(editor: Editor, actor: Any) -> PreviewCells:
+    """Run what can be run: a row that does not compile shows its error, the others go on."""
+    cells = PreviewCells()
+    broken: frozenset[str] = frozenset()
+    for _ in range(ATTEMPTS):
+        for row in editor.rows:
+            row.errors.clear() if row.right not in broken else None
+        try:
+            spec = editor.mapping_spec(without=broken)
+            if not spec.fields:
+                cells.notes.append("Map a field to see sample values.")
+                return cells
+            found = preview(spec, RuleSpec(), editor.left, actor=actor, limit=SAMPLES)
+        except PermissionDenied as error:
+            cells.problems.append(explain(error).removeprefix("Not saved: ").capitalize())
+            return cells
+        except LockstepError as error:
+            row = editor.place_error(error)
+            if row is None or row.right in broken or row.is_key or not _concerns_row(error, row):
+                cells.problems.append(explain(error))
+                return cells
+            broken |= {row.right}
+            continue
+        _fill(cells, editor, found, broken)
+        return cells
+    return cells
+
+
+def _concerns_row(error: LockstepError, row: EditorRow) -> bool:
+    return isinstance(error, ExpressionRefused) or row.is_mapped
+
+
+def _fill(cells: PreviewCells, editor: Editor, found: Preview, broken: frozenset[str]) -> None:
+    if not found.rows:
+        cells.notes.append(f"{editor.left.name} holds no records to show.")
+    for row in editor.rows:
+        if row.is_mapped and row.right not in broken:
+            cells.by_row[row.number] = [
+                Sample(
+                    _before(row, sample.before),
+                    sample.after.get(row.right),
+                    sample.problem if row.right in sample.problem else "",
+                )
+                for sample in found.rows
+            ]
+    problems = {sample.problem for sample in found.rows if sample.problem}
+    cells.problems += sorted(problems)
+
+
+def _before(row: EditorRow, record: dict[str, str | None]) -> str:
+    if row.left:
+        return _text(record.get(row.left))
+    if row.source == "expression":
+        words = set(re.findall(r"\w+", row.expression))
+        return ", ".join(_text(value) for name, value in record.items() if name in words)
+    return ""
+
+
+def _text(value: str | None) -> str:
+    return "NULL" if value is None else value[:60]
