@@ -1,0 +1,265 @@
+"""Rules: the form by concern, buttons that start and stop, health, history, versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import OuterRef, Subquery
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.html import format_html
+from simple_history.admin import SimpleHistoryAdmin
+from unfold.decorators import display
+
+from apps.core.admin import (
+    BaseAdmin,
+    Chip,
+    NextStep,
+    ObjectAction,
+    ServiceErrorsMixin,
+    ServiceForm,
+)
+from apps.core.clock import now
+from apps.core.templatetags.lockstep import ago, status
+from apps.rules import services
+from apps.rules.admin.checks import CheckInline, check_specs
+from apps.rules.models import Rule
+from apps.rules.schedule import next_due
+from apps.runs.models import Run
+from apps.runs.services import request_run
+
+
+class RuleForm(ServiceForm):
+    """What services refuse is shown beside the field that it is about."""
+
+    error_fields = {
+        "cursor": "cursor_field",
+        "schedule": "schedule_kind",
+        "time zone": "time_zone",
+        "filter": "filter",
+        "mark": "mark_field",
+    }
+
+    class Meta:
+        model = Rule
+        fields = "__all__"
+
+
+@admin.register(Rule)
+class RuleAdmin(ServiceErrorsMixin, SimpleHistoryAdmin, BaseAdmin):
+    """When and how mappings are kept in step."""
+
+    form = RuleForm
+    inlines = (CheckInline,)
+    list_display = ("name", "state", "last_run", "mapping", "schedule_text", "due")
+    list_filter = ("enabled", "paused", "delta", "schedule_kind", "mapping")
+    list_select_related = ("mapping",)
+    search_fields = ("name", "description", "mapping__name")
+    autocomplete_fields = ("depends_on",)
+    change_form_outer_after_template = "lockstep/rules/panels.html"
+    nothing_yet = NextStep(
+        "No rules yet. A rule keeps a mapping in step: when it runs, what it compares, what it "
+        "may write.",
+        "New sync",
+        "admin:new_sync",
+        "sync_alt",
+    )
+    fieldsets = (
+        (None, {"fields": ("name", "mapping", "description")}),
+        (
+            "When it runs",
+            {
+                "fields": (
+                    "schedule_kind",
+                    ("every_minutes", "daily_at"),
+                    ("cron", "time_zone"),
+                    "depends_on",
+                )
+            },
+        ),
+        ("What takes part", {"fields": ("filter", "on_leave")}),
+        (
+            "How differences are found",
+            {
+                "fields": (
+                    "direction",
+                    "delta",
+                    ("cursor_field", "cursor_lag_seconds"),
+                    "sweep_minutes",
+                )
+            },
+        ),
+        ("Deletes", {"fields": ("on_delete", ("mark_field", "mark_value"))}),
+        (
+            "Guards: judged on the whole plan, before anything is written",
+            {
+                "fields": (
+                    ("max_deletes", "max_deletes_percent"),
+                    ("max_changes", "max_changes_percent"),
+                    ("max_rejections", "max_rejections_percent"),
+                    "refuse_empty_source",
+                )
+            },
+        ),
+    )
+    object_actions = (
+        ObjectAction("dry-run", "Dry run", "visibility", "run", "do_dry_run", variant="primary"),
+        ObjectAction(
+            "run",
+            "Run now",
+            "play_arrow",
+            "run",
+            "do_run",
+            confirm="Run “{obj}” now? It plans, and then writes what it planned to the right side.",
+        ),
+        ObjectAction(
+            "enable",
+            "Enable schedule",
+            "toggle_on",
+            "change",
+            "do_enable",
+            confirm="Enable “{obj}”? From now on its schedule starts runs that write.",
+            shown=lambda rule: not rule.enabled and rule.schedule_kind != "manual",
+        ),
+        ObjectAction(
+            "disable",
+            "Disable schedule",
+            "toggle_off",
+            "change",
+            "do_disable",
+            confirm="Disable “{obj}”? Its schedule starts no more runs.",
+            shown=lambda rule: rule.enabled,
+        ),
+        ObjectAction(
+            "pause",
+            "Pause",
+            "pause",
+            "pause",
+            "do_pause",
+            confirm="Pause “{obj}”? No run of it starts, by hand or by schedule.",
+            shown=lambda rule: not rule.paused,
+        ),
+        ObjectAction(
+            "resume", "Resume", "resume", "pause", "do_resume", shown=lambda rule: rule.paused
+        ),
+    )
+
+    # List
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        latest = Run.objects.filter(rule=OuterRef("pk"), mode=Run.Mode.APPLY).order_by(
+            "-created_at"
+        )
+        return (
+            super()
+            .get_queryset(request)
+            .annotate(
+                last_run_id=Subquery(latest.values("pk")[:1]),
+                last_status=Subquery(latest.values("status")[:1]),
+                last_at=Subquery(latest.values("created_at")[:1]),
+            )
+        )
+
+    def chips(self, request: HttpRequest) -> list[Chip]:
+        enabled = request.GET.get("enabled__exact")
+        paused = request.GET.get("paused__exact")
+        return [
+            Chip("All", "", not (enabled or paused)),
+            Chip("Enabled", "enabled__exact=1", enabled == "1"),
+            Chip("Not enabled", "enabled__exact=0", enabled == "0"),
+            Chip("Paused", "paused__exact=1", paused == "1"),
+        ]
+
+    @display(description="State")
+    def state(self, rule: Rule) -> str:
+        if rule.paused:
+            return status("paused")
+        return status("enabled") if rule.enabled else status("disabled", "Not enabled")
+
+    @display(description="Last run")
+    def last_run(self, rule: Any) -> str:
+        if rule.last_run_id is None:
+            return "never"
+        label = dict(Run._meta.get_field("status").choices)[rule.last_status]
+        url = reverse("admin:runs_run_change", args=(rule.last_run_id,))
+        return format_html(
+            '<a href="{}">{}</a> {}', url, status(rule.last_status, label), ago(rule.last_at)
+        )
+
+    @display(description="Schedule", ordering="schedule_kind")
+    def schedule_text(self, rule: Rule) -> str:
+        return schedule_words(rule)
+
+    @display(description="Next due")
+    def due(self, rule: Rule) -> str:
+        times = next_due(rule, now(), 1) if rule.enabled and not rule.paused else []
+        return ago(times[0]) if times else "–"
+
+    # Form
+
+    def save_model(self, request: HttpRequest, obj: Rule, form: Any, change: bool) -> None:
+        """`save_related` stores rule and checks in one go, so that one version holds both."""
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        checks = [spec for formset in formsets for spec in check_specs(formset.forms)]
+        rule = form.instance
+        version = services.save_rule(rule, checks, actor=request.user)
+        form.save_m2m()
+        services.validate_rule(rule)
+        for formset in formsets:
+            formset.new_objects = formset.changed_objects = formset.deleted_objects = []
+        messages.info(request, f"Saved as version {version.number}. Saving starts no run.")
+
+    def page_context(self, request: HttpRequest, obj: Rule | None) -> dict[str, Any]:
+        if obj is None:
+            return {}
+        recent = list(obj.runs.select_related("version")[:10])
+        return {
+            "rule": obj,
+            "recent_runs": recent,
+            "last_real_run": next((run for run in recent if not run.is_dry), None),
+            "due_times": next_due(obj, now(), 5),
+            "schedule_words": schedule_words(obj),
+            "versions": obj.versions.select_related("created_by", "mapping_version")[:10],
+            "checkpoint": getattr(obj, "checkpoint", None),
+        }
+
+    # Buttons
+
+    def do_dry_run(self, request: HttpRequest, rule: Rule) -> HttpResponse:
+        run = request_run(rule, actor=request.user, mode=Run.Mode.DRY_RUN)
+        return redirect("admin:runs_run_change", run.pk)
+
+    def do_run(self, request: HttpRequest, rule: Rule) -> HttpResponse:
+        run = request_run(rule, actor=request.user)
+        return redirect("admin:runs_run_change", run.pk)
+
+    def do_enable(self, request: HttpRequest, rule: Rule) -> None:
+        services.set_enabled(rule, True)
+        messages.success(request, f"{rule} is enabled: its schedule starts runs.")
+
+    def do_disable(self, request: HttpRequest, rule: Rule) -> None:
+        services.set_enabled(rule, False)
+        messages.success(request, f"{rule} is disabled: its schedule starts no runs.")
+
+    def do_pause(self, request: HttpRequest, rule: Rule) -> None:
+        services.set_rule_paused(rule, True)
+        messages.success(request, f"{rule} is paused.")
+
+    def do_resume(self, request: HttpRequest, rule: Rule) -> None:
+        services.set_rule_paused(rule, False)
+        messages.success(request, f"{rule} takes part again.")
+
+
+def schedule_words(rule: Rule) -> str:
+    """The schedule as one phrase."""
+    match rule.schedule_kind:
+        case Rule.ScheduleKind.EVERY:
+            return f"every {rule.every_minutes} minutes"
+        case Rule.ScheduleKind.DAILY:
+            return f"daily at {rule.daily_at:%H:%M} ({rule.time_zone})"
+        case Rule.ScheduleKind.CRON:
+            return f"cron {rule.cron} ({rule.time_zone})"
+    return "only when started"
