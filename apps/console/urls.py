@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from django.contrib.admin import AdminSite
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
 
 def urlpatterns(site: AdminSite) -> list[URLPattern]:
-    return []
+    from apps.console import controls, wizard
+
+    return [
+        *wizard.urlpatterns(site),
+        path("pause-everything/", site.admin_view(controls.pause), name="pause_everything"),
+        path("resume-everything/", site.admin_view(controls.resume), name="resume_everything"),
+        path("remove-demo/", site.admin_view(controls.remove_demo), name="remove_demo"),
+    ]

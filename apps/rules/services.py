@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from pydantic import ValidationError
@@ -20,7 +20,7 @@ from apps.mappings.selectors import (
 )
 from apps.mappings.services import content_digest, require_author
 from apps.mappings.services import publish as publish_mapping
-from apps.rules.models import Check, Rule, RuleVersion
+from apps.rules.models import Check, Rule, RuleVersion, SyncDraft
 from apps.rules.schedule import validate_schedule
 from apps.rules.selectors import in_dependency_order, rule_spec
 
@@ -125,3 +125,16 @@ def set_rule_paused(rule: Rule, paused: bool, reason: str = "") -> None:
     rule.paused = paused
     rule._change_reason = reason or ("paused" if paused else "resumed")
     rule.save(update_fields=["paused", "updated_at"])
+
+
+def start_draft(actor: User) -> SyncDraft:
+    """A new sync that this person begins to set up."""
+    return SyncDraft.objects.create(owner=actor)
+
+
+def save_draft(draft: SyncDraft, *, step: str | None = None, **changes: Any) -> None:
+    """Keep what a step of the setting up says, so that it can be left and resumed."""
+    draft.data = {**draft.data, **changes}
+    if step is not None:
+        draft.step = step
+    draft.save()

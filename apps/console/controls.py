@@ -1,0 +1,41 @@
+"""Switches on the overview that concern the whole platform. Each one is a POST."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.views.decorators.http import require_POST
+
+from apps.core.services import set_platform_paused
+from apps.sources.models import Source
+
+
+@require_POST
+def pause(request: HttpRequest) -> HttpResponse:
+    """Nothing starts any more until somebody resumes everything."""
+    reason = request.POST.get("reason", "").strip()
+    set_platform_paused(True, actor=request.user, reason=reason)  # type: ignore[arg-type]
+    messages.warning(request, "Everything is paused: no run starts, work going on is held.")
+    return redirect("admin:index")
+
+
+@require_POST
+def resume(request: HttpRequest) -> HttpResponse:
+    set_platform_paused(False, actor=request.user)  # type: ignore[arg-type]
+    messages.success(request, "Everything goes on.")
+    return redirect("admin:index")
+
+
+@require_POST
+def remove_demo(request: HttpRequest) -> HttpResponse:
+    """Remove the demo's sources, mappings, rules, runs and files."""
+    from apps.console.services import remove_demo as remove
+
+    if not request.user.has_perm("sources.delete_source"):
+        raise PermissionDenied
+    if Source.objects.filter(is_demo=True).exists():
+        remove()
+        messages.success(request, "The demo is gone. Connect a source of your own next.")
+    return redirect("admin:index")
