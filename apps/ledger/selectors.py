@@ -112,8 +112,9 @@ def planned_changes(partition_id: UUID, after_sequence: int, limit: int) -> list
         )[:limit]
     )
     planned = []
+    partition = str(partition_id)
     for sequence, operation, left_key, right_key, key_after, fields, sealed, image in rows:
-        images = unseal_json(sealed, Change.identity(partition_id, sequence))
+        images = unseal_json(sealed, Change.identity(partition, sequence))
         planned.append(
             PlannedChange(
                 sequence,

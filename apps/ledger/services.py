@@ -66,6 +66,7 @@ def store_changes(work: WorkIdentity, batch: pa.Table, first_sequence: int) -> N
 
 def _change_rows(work: WorkIdentity, batch: pa.Table, first: int) -> Iterator[Sequence[Any]]:
     moment = now()
+    partition = str(work.partition_id)
     columns = [
         batch.column(name).to_pylist()
         for name in (
@@ -97,7 +98,7 @@ def _change_rows(work: WorkIdentity, batch: pa.Table, first: int) -> Iterator[Se
             key_after if key_after and key_after != right_key else "",
             key_hash(right_key),
             orjson.dumps(fields).decode(),
-            seal(images.encode(), Change.identity(work.partition_id, sequence)),
+            seal(images.encode(), Change.identity(partition, sequence)),
             image or "",
             Change.Outcome.PLANNED.value,
             "",
