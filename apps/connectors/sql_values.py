@@ -131,7 +131,8 @@ def _decode_bytes(values: pa.Array, _: NeutralType) -> Decoded:
 
 def _decode_date(values: pa.Array, _: NeutralType) -> Decoded:
     if pa.types.is_timestamp(values.type):
-        return convert_or_find(values, lambda part: part.cast(pa.date32()))
+        days = values.cast(pa.date32())
+        return blank(days, pc.not_equal(days.cast(values.type), values))
     dates = convert_or_find(values, lambda part: part.cast(pa.date32()))
     return merge(dates, outside_years)
 
@@ -187,8 +188,6 @@ def _decode_json(values: pa.Array, _: NeutralType) -> Decoded:
 def _decode_array(values: pa.Array, kind: NeutralType) -> Decoded:
     if kind.item is None:
         raise ValueError("an array without an item type")
-    if values.type == kind.arrow:
-        return Decoded(values)
     if _is_text(values.type):
         return convert_each(values, kind.arrow, lambda text: _list_from_json(text, kind))
     items = decode(values.flatten(), kind.item)

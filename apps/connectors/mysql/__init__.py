@@ -162,6 +162,7 @@ class MysqlConnector(Connector[MysqlSettings]):
         keyed = {*schema.key, *(name for unique in schema.unique_keys for name in unique)}
         with self._connected(schema.name) as connection:
             mariadb = is_mariadb(connection)
+            collation = exact_collation(mariadb=mariadb)
             try:
                 lines = [
                     f"{quote(field.name)} "
@@ -182,7 +183,7 @@ class MysqlConnector(Connector[MysqlSettings]):
             try:
                 connection.query(
                     f"CREATE TABLE {quote(schema.name)} ({', '.join(lines)}) "
-                    f"ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={exact_collation(mariadb=mariadb)}"
+                    f"ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={collation}"
                 )
             except pymysql.err.MySQLError as error:
                 if error.args and error.args[0] == _TABLE_EXISTS:

@@ -109,6 +109,14 @@ class Column:
             return f"DECIMAL({kind.precision},{scale})" if scale <= MAX_SCALE else _LONG_TEXT
         return _STAGED.get(kind.kind, _LONG_TEXT)
 
+    def staged(self, value: str) -> str:
+        """The expression that assigns a staged value.
+
+        MariaDB 10.11 copies a LONGTEXT column into a shorter one without a look at its length, in
+        strict mode too; an expression it does check.
+        """
+        return f"CONCAT({value})" if self.staged_type in {_LONG_TEXT, "LONGBLOB"} else value
+
     def match(self, value: str) -> str:
         """The condition that `t`'s column is exactly this key: by its index, then to the byte."""
         column = f"t.{quote(self.name)}"

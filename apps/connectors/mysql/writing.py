@@ -285,12 +285,14 @@ class _OpenSession:
         after = self._table.column_list(prepared.after.column_names)
         if prepared.operation is Operation.INSERT:
             names = ", ".join(quote(column.name) for column in after)
-            values = ", ".join(f"s.a{i}" for i in range(len(after)))
+            values = ", ".join(column.staged(f"s.a{i}") for i, column in enumerate(after))
             return f"INSERT INTO {target} ({names}) SELECT {values} FROM {_STAGE} s WHERE"
         match = self._match(prepared)
         if prepared.operation is Operation.DELETE:
             return f"DELETE t FROM {target} t JOIN {_STAGE} s ON {match} WHERE"
-        values = ", ".join(f"t.{quote(column.name)} = s.a{i}" for i, column in enumerate(after))
+        values = ", ".join(
+            f"t.{quote(column.name)} = {column.staged(f's.a{i}')}" for i, column in enumerate(after)
+        )
         return f"UPDATE {target} t JOIN {_STAGE} s ON {match} SET {values} WHERE"
 
     def _match(self, prepared: PreparedBatch) -> str:
