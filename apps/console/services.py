@@ -1,0 +1,87 @@
+"""Writes of the console: load, run and remove the demo."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import Q
+
+from apps.console.demo import life, platforms
+from apps.ledger.services import forget_rule
+from apps.mappings.models import LookupTable, Mapping
+from apps.rules.configuration import apply, read_file
+from apps.rules.models import Rule
+from apps.rules.selectors import in_dependency_order
+from apps.runs.models import ACTIVE_STATUSES, Run
+from apps.runs.services import cancel_run, request_run, work_until_finished
+from apps.sources.models import Source
+
+if TYPE_CHECKING:
+    from apps.accounts.models import User
+
+CONFIGURATION = Path(__file__).parent / "demo" / "demo.yaml"
+PREVIEWED_RULE = "Demo customers"
+
+
+def demo_folder() -> Path:
+    return Path(settings.DATA_DIR) / "demo"
+
+
+def demo_is_loaded() -> bool:
+    return Source.objects.filter(is_demo=True).exists()
+
+
+def load_demo() -> None:
+    """Write the demo's platforms and configure their sync. Does nothing when it is there."""
+    if demo_is_loaded():
+        return
+    platforms.create(demo_folder())
+    variables = {"DEMO_FOLDER": str(demo_folder().resolve())}
+    apply(read_file(CONFIGURATION), actor=None, variables=variables, is_demo=True)
+
+
+def run_demo_once() -> None:
+    """The first real runs, one after the other; then life goes on and a dry run looks at it."""
+    for rule in in_dependency_order(Rule.objects.filter(is_demo=True)):
+        if not rule.runs.exists():
+            work_until_finished(request_run(rule, actor=None))
+    touch_demo()
+    rule = Rule.objects.get(name=PREVIEWED_RULE, is_demo=True)
+    request_run(rule, actor=None, mode=Run.Mode.DRY_RUN, sweep=True)
+
+
+def touch_demo() -> life.Touched:
+    """Edit a few records of the demo's CRM, so that the next run has something to do."""
+    return life.touch(demo_folder())
+
+
+def remove_demo(*, actor: User | None = None) -> None:
+    """Remove everything of the demo, and what was built on its sources.
+
+    Runs that go on are cancelled; the history of the configuration stays. Raises PermissionDenied.
+    """
+    if actor is not None and not actor.has_perms(["sources.delete_source", "rules.delete_rule"]):
+        raise PermissionDenied("removing the demo needs the rights to delete sources and rules")
+    sources = Source.objects.filter(is_demo=True)
+    of_demo = Q(left__source__in=sources) | Q(right__source__in=sources)
+    mappings = Mapping.objects.filter(of_demo)
+    rules = list(Rule.objects.filter(Q(is_demo=True) | Q(mapping__in=mappings)))
+    for run in Run.objects.filter(rule__in=rules, status__in=ACTIVE_STATUSES):
+        cancel_run(run, actor=None)
+    for rule in rules:
+        forget_rule(rule.pk)
+    with transaction.atomic():
+        Run.objects.filter(rule__in=rules).delete()
+        for rule in rules:
+            rule.delete()
+        for mapping in list(mappings):
+            mapping.delete()
+        LookupTable.objects.filter(name__startswith="demo_").delete()
+        for source in list(sources):
+            source.delete()
+    shutil.rmtree(demo_folder(), ignore_errors=True)
