@@ -82,7 +82,7 @@ def publish(rule: Rule, *, actor: User | None) -> RuleVersion:
     before = latest.spec() if latest else RuleSpec()
     require_author(actor, _expressions(before), _expressions(spec))
     mapping = mapping_version.spec()
-    links = linked_rules(*mapping_expressions(mapping), *_expressions(spec))
+    links = linked_rules(*mapping_expressions(mapping), *_expressions(spec)) | _linked_checks(spec)
     _require_rules(links, rule)
     names = lookup_names() | {LINK_PREFIX + name for name in links}
     compile_transform(mapping, spec, lookups=names)
@@ -104,11 +104,17 @@ def _expressions(spec: RuleSpec) -> list[str]:
     return [spec.filter, *(check.expression for check in spec.checks)]
 
 
+def _linked_checks(spec: RuleSpec) -> set[str]:
+    """Names of the rules whose links reference checks look into."""
+    lookups = [check.lookup for check in spec.checks if check.lookup.startswith(LINK_PREFIX)]
+    return {name.removeprefix(LINK_PREFIX) for name in lookups}
+
+
 def _require_rules(names: set[str], rule: Rule) -> None:
     missing = names - set(Rule.objects.values_list("name", flat=True))
     if missing:
         raise ConfigurationError(
-            f"link() names a rule that does not exist: {', '.join(sorted(missing))}",
+            f"there is no rule to link to: {', '.join(sorted(missing))}",
             where=f"rule '{rule.name}'",
         )
 

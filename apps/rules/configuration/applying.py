@@ -25,7 +25,7 @@ from apps.connectors.registry import connector_class
 from apps.core.selectors import permits
 from apps.mappings.models import LookupTable
 from apps.mappings.models import Mapping as MappingRow
-from apps.mappings.selectors import linked_rules
+from apps.mappings.selectors import LINK_PREFIX, linked_rules
 from apps.mappings.services import save_lookup, save_mapping
 from apps.rules.configuration.diff import Action, Diff, facts
 from apps.rules.configuration.exporting import (
@@ -249,7 +249,9 @@ class _Pass:
             mapping = _find(MappingRow, rule.mapping or name)
             texts = [row.to_right for row in mapping.fields.all()] if mapping else []
             texts += [rule.filter, *(check.expression for check in rule.checks.values())]
-            graph[name] = ({*rule.depends_on, *linked_rules(*texts)} & rules.keys()) - {name}
+            links = {check.lookup.removeprefix(LINK_PREFIX) for check in rule.checks.values()}
+            needed = {*rule.depends_on, *linked_rules(*texts), *links}
+            graph[name] = (needed & rules.keys()) - {name}
         try:
             return list(TopologicalSorter(graph).static_order())
         except CycleError as error:
