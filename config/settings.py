@@ -111,7 +111,10 @@ STORAGES = {
         "BACKEND": (
             "django.contrib.staticfiles.storage.StaticFilesStorage"
             if TESTING or DEBUG
+            # Compressing everything takes longer than the rest of a first start.
             else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+            if PRODUCTION
+            else "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
         )
     },
 }
@@ -195,19 +198,44 @@ LOGGING = {
 
 SIMPLE_HISTORY_REVERT_DISABLED = True
 
+PRIMARY_COLOURS = {
+    "50": "#eff6ff",
+    "100": "#dbeafe",
+    "200": "#bfdbfe",
+    "300": "#93c5fd",
+    "400": "#60a5fa",
+    "500": "#3b82f6",
+    "600": "#2563eb",
+    "700": "#1d4ed8",
+    "800": "#1e40af",
+    "900": "#1e3a8a",
+    "950": "#172554",
+}
+
+# The palette keeps what it found for minutes: configuration only, nothing of people's records.
+SEARCHED_MODELS = ["sources.source", "sources.dataset", "mappings.mapping", "rules.rule"]
+
 UNFOLD = {
     "SITE_TITLE": "Lockstep",
     "SITE_HEADER": "Lockstep",
     "SITE_SUBHEADER": "Every platform, the same records",
     "SITE_SYMBOL": "sync",
     "SITE_URL": None,
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda request: static("lockstep/favicon.svg"),
+        }
+    ],
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,
     "ENVIRONMENT": "apps.console.navigation.environment_label",
+    "COLORS": {"primary": PRIMARY_COLOURS},
     "DASHBOARD_CALLBACK": "apps.console.overview.context",
     "STYLES": [lambda request: static("lockstep/lockstep.css")],
     "SCRIPTS": [lambda request: static("lockstep/lockstep.js")],
-    "COMMAND": {"search_models": True, "show_history": False},
+    "COMMAND": {"search_models": SEARCHED_MODELS, "show_history": False},
     "SIDEBAR": {"show_search": True, "show_all_applications": False, "navigation": SIDEBAR},
 }

@@ -1,11 +1,290 @@
-"""What the overview shows."""
+"""What the overview shows: is anything wrong, and what do I do?"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import Count, Q, Sum
+from django.db.models.functions import TruncDate
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.core.clock import now
+from apps.core.selectors import permits, platform_state
+from apps.ledger.models import Rejection
+from apps.ledger.selectors import rejections
+from apps.rules.models import Rule
+from apps.rules.schedule import next_due
+from apps.rules.selectors import rules
+from apps.runs.models import ACTIVE_STATUSES, Run, RunStatus
+from apps.runs.selectors import run_progress, runs
+from apps.sources.models import Source
+from apps.sources.selectors import drifts, sources
+
+GOOD = (RunStatus.SUCCEEDED,)
+ISSUES = (RunStatus.PARTIAL,)
+BAD = (RunStatus.FAILED, RunStatus.REFUSED)
+CHART_DAYS = 14
+TICKS = 40
+MOST_RULES = 12
+MOST_LINES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """One thing that needs a person, with the one action that helps."""
+
+    title: str
+    text: str
+    label: str
+    url: str
+    bad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kpi:
+    label: str
+    value: str
+    note: str
+    url: str
+    tone: str = ""
 
 
 def context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    return context
+    """The theme's dashboard callback."""
+    actor = request.user
+    moment = now()
+    visible = list(rules(actor)[:200])
+    recent = _recent_runs(actor, visible)
+    last = {rule.pk: recent[rule.pk][-1] for rule in visible if recent.get(rule.pk)}
+    state = platform_state()
+    chart = runs_per_day(actor, moment)
+    return {
+        **context,
+        "title": "Overview",
+        "has_demo": Source.objects.filter(is_demo=True).exists(),
+        "may_remove_demo": actor.has_perm("sources.delete_source"),
+        "platform": state,
+        "may_pause": actor.has_perm("core.pause_platform"),
+        "checklist": checklist(actor),
+        "kpis": kpis(actor, visible, last, moment),
+        "attention": attention(actor, visible, last),
+        "running": [(run, run_progress(run)) for run in _running(actor)],
+        "due": due_next(visible, moment) if not state.paused else [],
+        "chart": chart,
+        "chart_sentence": _chart_sentence(chart),
+        "tick_rows": [(rule, _ticks(recent.get(rule.pk, []))) for rule in visible[:MOST_RULES]],
+    }
+
+
+def checklist(actor: Any) -> list[dict[str, Any]] | None:
+    """The way to the first real run of own data; None once it is gone."""
+    own_runs = Run.objects.filter(rule__is_demo=False)
+    first_run = own_runs.filter(mode=Run.Mode.APPLY, status__in=(*GOOD, *ISSUES)).exists()
+    if first_run or not permits(actor, Rule, "add"):
+        return None
+    own_sources = Source.objects.filter(is_demo=False)
+    own_rules = Rule.objects.filter(is_demo=False)
+    first_rule = own_rules.first()
+    rule_url = (
+        reverse("admin:rules_rule_change", args=(first_rule.pk,))
+        if first_rule
+        else reverse("admin:new_sync")
+    )
+    steps = [
+        ("Connect a source", own_sources.exists(), reverse("admin:sources_source_add")),
+        ("Map two datasets", first_rule is not None, reverse("admin:new_sync")),
+        ("Look at a dry run", own_runs.filter(status=RunStatus.PLANNED).exists(), rule_url),
+        ("Have the first real run", first_run, rule_url),
+    ]
+    current = next((i for i, (_, done, _) in enumerate(steps) if not done), None)
+    return [
+        {"title": title, "done": done, "url": url, "current": number == current}
+        for number, (title, done, url) in enumerate(steps)
+    ]
+
+
+def kpis(actor: Any, visible: list[Rule], last: dict[Any, Run], moment: datetime) -> list[Kpi]:
+    """Four numbers, each linked to what it counts."""
+    failing = [rule for rule in visible if rule.pk in last and last[rule.pk].status in BAD]
+    paused = sum(1 for rule in visible if rule.paused)
+    day = runs(actor).filter(created_at__gte=moment - timedelta(hours=24), mode=Run.Mode.APPLY)
+    totals = day.aggregate(
+        n=Count("pk"),
+        look=Count("pk", filter=Q(status__in=(*ISSUES, *BAD))),
+        **{name: Sum(name) for name in ("inserted", "updated", "deleted")},
+    )
+    open_count = rejections(actor).filter(state=Rejection.State.OPEN).count()
+    run_list = reverse("admin:runs_run_changelist")
+    since = (moment - timedelta(hours=24)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    written = sum(totals[name] or 0 for name in ("inserted", "updated", "deleted"))
+    healthy = len(visible) - len(failing)
+    return [
+        Kpi(
+            "Rules healthy",
+            f"{healthy} of {len(visible)}",
+            f"{len(failing)} failing, {paused} paused",
+            reverse("admin:rules_rule_changelist"),
+            "bad" if failing else "",
+        ),
+        Kpi(
+            "Runs in 24 hours",
+            str(totals["n"]),
+            f"{totals['look']} need a look",
+            f"{run_list}?mode__exact=apply&created_at__gte={since}",
+            "warn" if totals["look"] else "",
+        ),
+        Kpi(
+            "Rejections open",
+            f"{open_count:,}",
+            "records kept out" if open_count else "all clear",
+            f"{reverse('admin:ledger_rejection_changelist')}?state__exact=open",
+            "warn" if open_count else "",
+        ),
+        Kpi(
+            "Rows written in 24 hours",
+            f"{written:,}",
+            f"{totals['inserted'] or 0:,} new, {totals['updated'] or 0:,} changed, "
+            f"{totals['deleted'] or 0:,} deleted",
+            f"{reverse('admin:ledger_change_changelist')}?outcome__exact=applied",
+        ),
+    ]
+
+
+def attention(actor: Any, visible: list[Rule], last: dict[Any, Run]) -> list[Attention]:
+    """Worst first: failed rules, failing sources, breaking drift, open rejections, pauses."""
+    found = [*_failed_rules(visible, last), *_failing_sources(actor), *_breaking_drift(actor)]
+    open_by_rule = dict(
+        rejections(actor)
+        .filter(state=Rejection.State.OPEN)
+        .order_by()
+        .values_list("rule_id")
+        .annotate(n=Count("pk"))
+    )
+    listing = reverse("admin:ledger_rejection_changelist")
+    found += [
+        Attention(
+            rule.name,
+            f"{open_by_rule[rule.pk]:,} records kept out",
+            "Look at them",
+            f"{listing}?rule={rule.pk}&state__exact=open",
+        )
+        for rule in visible
+        if open_by_rule.get(rule.pk)
+    ]
+    found += [
+        Attention(rule.name, "Paused: it does not run", "Open the rule", _rule_url(rule))
+        for rule in visible
+        if rule.paused
+    ]
+    return found[:MOST_LINES]
+
+
+def _rule_url(rule: Rule) -> str:
+    return reverse("admin:rules_rule_change", args=(rule.pk,))
+
+
+def _failed_rules(visible: list[Rule], last: dict[Any, Run]) -> list[Attention]:
+    lines = []
+    for rule in visible:
+        run = last.get(rule.pk)
+        if run is not None and run.status in BAD:
+            url = reverse("admin:runs_run_change", args=(run.pk,))
+            text = run.cause or run.get_status_display()
+            lines.append(Attention(rule.name, text[:200], "See cause and remedy", url, bad=True))
+    return lines
+
+
+def _failing_sources(actor: Any) -> list[Attention]:
+    return [
+        Attention(
+            source.name,
+            "The last connection test failed",
+            "Fix the source",
+            reverse("admin:sources_source_change", args=(source.pk,)),
+            bad=True,
+        )
+        for source in sources(actor).filter(health=Source.Health.FAILING)[:MOST_LINES]
+    ]
+
+
+def _breaking_drift(actor: Any) -> list[Attention]:
+    waiting = drifts(actor).filter(breaking=True, acknowledged_at=None)
+    return [
+        Attention(
+            f"{drift.source.name}: {drift.dataset_name}",
+            str(drift),
+            "Review the change",
+            reverse("admin:sources_drift_change", args=(drift.pk,)),
+            bad=True,
+        )
+        for drift in waiting[:MOST_LINES]
+    ]
+
+
+def due_next(visible: list[Rule], moment: datetime) -> list[tuple[datetime, Rule]]:
+    """The next times at which rules are due, soonest first."""
+    live = [rule for rule in visible if rule.enabled and not rule.paused]
+    times = [(next_due(rule, moment, 1), rule) for rule in live]
+    return sorted(((found[0], rule) for found, rule in times if found), key=lambda p: p[0])[:6]
+
+
+def runs_per_day(actor: Any, moment: datetime) -> dict[str, Any]:
+    """Real runs by day and outcome, as Chart.js takes them."""
+    first = timezone.localtime(moment).date() - timedelta(days=CHART_DAYS - 1)
+    rows = (
+        runs(actor)
+        .filter(mode=Run.Mode.APPLY, created_at__date__gte=first)
+        .order_by()
+        .annotate(day=TruncDate("created_at"))
+        .values("day", "status")
+        .annotate(n=Count("pk"))
+    )
+    counts = {(row["day"], row["status"]): row["n"] for row in rows}
+    days = [first + timedelta(days=n) for n in range(CHART_DAYS)]
+    series = (
+        ("Succeeded", GOOD, "#15803d"),
+        ("With rejections", ISSUES, "#d97706"),
+        ("Failed or refused", BAD, "#dc2626"),
+    )
+    return {
+        "labels": [f"{day.day} {day:%b}" for day in days],
+        "datasets": [
+            {
+                "label": label,
+                "data": [sum(counts.get((day, s), 0) for s in statuses) for day in days],
+                "backgroundColor": colour,
+            }
+            for label, statuses, colour in series
+        ],
+    }
+
+
+def _chart_sentence(chart: dict[str, Any]) -> str:
+    totals = [f"{sum(series['data'])} {series['label'].lower()}" for series in chart["datasets"]]
+    return f"Runs per day over the last {CHART_DAYS} days: {', '.join(totals)}."
+
+
+def _running(actor: Any) -> list[Run]:
+    return list(runs(actor).filter(status__in=ACTIVE_STATUSES)[:MOST_LINES])
+
+
+def _recent_runs(actor: Any, visible: list[Rule]) -> dict[Any, list[Run]]:
+    """The last real runs that ended, oldest first, by rule; one query for all rules."""
+    ended = runs(actor).filter(
+        mode=Run.Mode.APPLY,
+        status__in=(*GOOD, *ISSUES, *BAD),
+        rule_id__in=[rule.pk for rule in visible],
+    )
+    found: dict[Any, list[Run]] = {}
+    for run in ended.order_by("-created_at")[: TICKS * max(1, min(len(visible), 25))]:
+        found.setdefault(run.rule_id, []).append(run)
+    return {pk: ended[:TICKS][::-1] for pk, ended in found.items()}
+
+
+def _ticks(ended: list[Run]) -> list[tuple[Run, str]]:
+    tones = {**dict.fromkeys(GOOD, "good"), **dict.fromkeys(ISSUES, "warn")}
+    return [(run, tones.get(RunStatus(run.status), "bad")) for run in ended]

@@ -72,6 +72,19 @@ def check_settings(
     yield from built.check()
 
 
+def says_the_same(source: Source, values: Mapping[str, Any]) -> bool:
+    """Whether these settings are those of the stored source: what a test finds is its health."""
+    plain, given = split_settings(source.connector, values)
+    if given:
+        return False
+    try:
+        parsed = parse_settings(source.connector, {**plain, **source.secrets()})
+        stored = parse_settings(source.connector, {**source.settings, **source.secrets()})
+    except ConfigurationError:
+        return False
+    return parsed == stored
+
+
 def check_source(source: Source) -> list[CheckStep]:
     """Test a stored source and remember the outcome."""
     steps = list(connector_for(source).check())

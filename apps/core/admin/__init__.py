@@ -1,5 +1,7 @@
 """The base of every admin page. The theme is imported here and in `apps.console.site` only."""
 
+from unfold.paginator import InfinitePaginator
+
 from apps.core.admin.actions import ObjectAction
 from apps.core.admin.base import (
     BaseAdmin,
@@ -11,15 +13,14 @@ from apps.core.admin.base import (
 )
 from apps.core.admin.bulk import bulk_action
 from apps.core.admin.errors import ServiceErrorsMixin, ServiceForm, explain
-from apps.core.admin.paginator import NoCountPaginator
 
 __all__ = [
     "BaseAdmin",
     "BaseStackedInline",
     "BaseTabularInline",
     "Chip",
+    "InfinitePaginator",
     "NextStep",
-    "NoCountPaginator",
     "ObjectAction",
     "ReadOnlyAdmin",
     "ServiceErrorsMixin",

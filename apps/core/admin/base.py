@@ -14,6 +14,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
+from unfold.widgets import UnfoldAdminExpandableTextareaWidget
 
 from apps.connectors.errors import LockstepError
 from apps.core.admin.actions import ObjectAction
@@ -54,6 +55,7 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
     list_filter_submit = False
     list_before_template = "lockstep/list_before.html"
     change_form_outer_before_template = "lockstep/object_actions.html"
+    formfield_overrides = {models.TextField: {"widget": UnfoldAdminExpandableTextareaWidget}}
     object_actions: tuple[ObjectAction, ...] = ()
     nothing_yet = NextStep("There is nothing here yet.")
 
@@ -131,14 +133,15 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
         request.current_app = self.admin_site.name  # type: ignore[attr-defined]
         common = {
             **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "model_admin": self,
-            "original": obj,
-            "title": str(obj or self.opts.verbose_name_plural),
+            "crumbs": self._crumbs(context.get("title", "")),
         }
         if obj is not None:
             common["object_actions"] = self.available_actions(request, obj)
         return TemplateResponse(request, template, {**common, **context})
+
+    def _crumbs(self, title: str) -> list[tuple[str, str | None]]:
+        listing = str(self.opts.verbose_name_plural).capitalize()
+        return [(listing, self.url("changelist")), (title, None)]
 
     def page_context(self, request: HttpRequest, obj: Any | None) -> dict[str, Any]:
         """What the panels around a change form show; `obj` is None on the add page."""

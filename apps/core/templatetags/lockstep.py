@@ -146,10 +146,25 @@ def record_key(text: str) -> str:
     return ", ".join("NULL" if value is None else str(value) for value in values)
 
 
+STEP_NAMES = {"sign_in": "Sign in", "tls": "TLS"}
+
+
+@register.filter
+def step_name(name: str) -> str:
+    """A step of a connection test."""
+    return STEP_NAMES.get(name, name.replace("_", " ").capitalize())
+
+
 @register.filter
 def get(mapping: Any, key: Any) -> Any:
     """`mapping[key]`, or nothing."""
     return mapping.get(key) if mapping else None
+
+
+@register.filter
+def at(sequence: Any, place: int) -> Any:
+    """`sequence[place]`."""
+    return sequence[place]
 
 
 @register.simple_tag(takes_context=True)

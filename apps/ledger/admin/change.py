@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from unfold.decorators import display
 
-from apps.core.admin import Chip, NextStep, NoCountPaginator, ReadOnlyAdmin
+from apps.core.admin import Chip, InfinitePaginator, NextStep, ReadOnlyAdmin
 from apps.core.templatetags.lockstep import ago, record_key, status
 from apps.engine.types_sql import key_text
 from apps.ledger.admin.rule_names import RuleFilter, with_rule_names
@@ -28,7 +28,7 @@ class ChangeAdmin(ReadOnlyAdmin):
     search_fields = ("right_key",)
     search_help_text = "The whole key of a record"
     ordering = ("-id",)
-    paginator = NoCountPaginator
+    paginator = InfinitePaginator
     nothing_yet = NextStep(
         "No changes yet: they are kept for every run, dry or real, one row per record.",
         "Go to the rules",

@@ -16,8 +16,8 @@ from unfold.decorators import display
 from apps.connectors.errors import LockstepError, RecordError
 from apps.core.admin import (
     Chip,
+    InfinitePaginator,
     NextStep,
-    NoCountPaginator,
     ReadOnlyAdmin,
     bulk_action,
     explain,
@@ -42,7 +42,7 @@ class RejectionAdmin(ReadOnlyAdmin):
     list_display = ("record", "message_text", "field", "code", "rule", "state_label", "seen")
     list_filter = (RuleFilter, "state", "stage", "code")
     search_fields = ("message", "position", "left_key", "field")
-    paginator = NoCountPaginator
+    paginator = InfinitePaginator
     actions = ("replay_chosen", "dismiss_chosen")
     nothing_yet = NextStep(
         "All clear: no record was ever kept out of a run.",

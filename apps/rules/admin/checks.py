@@ -13,10 +13,6 @@ from apps.core.admin import BaseTabularInline
 from apps.engine.spec import CheckKind, CheckSpec
 from apps.rules.models import Check
 
-PARAMETER_HELP = (
-    "type: decimal(10,2) · pattern: [A-Z]{2}[0-9]+ · range: 0..100 (one end may be open) · "
-    "set: new, paid, sent · reference: the name of a lookup table · expression: price > 0"
-)
 _TEXT_FIELDS = {
     CheckKind.TYPE: "type",
     CheckKind.PATTERN: "pattern",
@@ -83,7 +79,6 @@ class CheckInline(BaseTabularInline):
     model = Check
     form = CheckForm
     fields = ("name", "kind", "field", "parameter", "severity")
-    verbose_name_plural = f"Checks — parameter by kind: {PARAMETER_HELP}"
     extra = 0
 
 

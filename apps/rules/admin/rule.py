@@ -45,6 +45,10 @@ class RuleForm(ServiceForm):
     class Meta:
         model = Rule
         fields = "__all__"
+        labels = {
+            "max_rejections": "most rejections",
+            "max_rejections_percent": "most rejections (%)",
+        }
 
 
 @admin.register(Rule)
@@ -58,6 +62,7 @@ class RuleAdmin(ServiceErrorsMixin, SimpleHistoryAdmin, BaseAdmin):
     list_select_related = ("mapping",)
     search_fields = ("name", "description", "mapping__name")
     autocomplete_fields = ("depends_on",)
+    change_form_after_template = "lockstep/rules/check_help.html"
     change_form_outer_after_template = "lockstep/rules/panels.html"
     nothing_yet = NextStep(
         "No rules yet. A rule keeps a mapping in step: when it runs, what it compares, what it "

@@ -13,7 +13,7 @@ from apps.ledger.models import Change, Operation
 from apps.ledger.selectors import change_counts, change_page, rejections
 from apps.runs.models import Run
 
-PAGE = 50
+PAGE = 25
 
 
 @dataclass(frozen=True, slots=True)

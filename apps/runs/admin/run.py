@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import display
 
-from apps.core.admin import Chip, NextStep, NoCountPaginator, ObjectAction, ReadOnlyAdmin
+from apps.core.admin import Chip, InfinitePaginator, NextStep, ObjectAction, ReadOnlyAdmin
 from apps.core.templatetags.lockstep import ago, number, seconds, status
 from apps.runs.admin.changes import changes_context
 from apps.runs.admin.live import counters, live_context
@@ -37,7 +37,7 @@ class RunAdmin(ReadOnlyAdmin):
     list_filter = ("status", ("rule", RelatedDropdownFilter), "mode", "trigger")
     list_select_related = ("rule", "version")
     search_fields = ("rule__name", "cause")
-    paginator = NoCountPaginator
+    paginator = InfinitePaginator
     nothing_yet = NextStep(
         "Nothing has run yet. Set up a sync; its dry run shows what would be written.",
         "New sync",

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from unfold.widgets import (
     UnfoldAdminIntegerFieldWidget,
-    UnfoldAdminPasswordInput,
+    UnfoldAdminPasswordWidget,
     UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
@@ -89,7 +89,7 @@ def _field(name: str, info: FieldInfo, stored: Any, source: Source | None) -> fo
     common: dict[str, Any] = {
         "label": info.title or name.replace("_", " ").capitalize(),
         "help_text": info.description or "",
-        "required": False,
+        "required": info.is_required() and annotation is not bool,
         "initial": stored if stored is not None else _default(info),
     }
     if annotation is SecretStr:
@@ -122,11 +122,12 @@ class _LinesField(forms.CharField):
 def _secret_field(name: str, common: dict[str, Any], source: Source | None) -> forms.Field:
     set_at = source.secrets_set_at.get(name) if source else None
     if set_at:
+        common["required"] = False
         day = date_format(datetime.fromisoformat(set_at), "j M Y")
         note = f"Stored, set on {day}. It can be replaced, never shown; empty keeps it."
         common["help_text"] = f"{common['help_text']} {note}".strip()
     common["initial"] = None
-    widget = UnfoldAdminPasswordInput(
+    widget = UnfoldAdminPasswordWidget(
         attrs={"autocomplete": "new-password", "placeholder": "••••••••" if set_at else ""},
         render_value=False,
     )

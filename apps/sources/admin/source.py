@@ -47,7 +47,7 @@ class SourceAdmin(ServiceErrorsMixin, BaseAdmin):
     )
     object_actions = (
         ObjectAction("discover", "Discover datasets", "travel_explore", "discover", "do_discover"),
-        ObjectAction("check", "Test as saved", "network_check", "check", "do_check"),
+        ObjectAction("check", "Test connection", "network_check", "check", "do_check"),
         ObjectAction(
             "pause",
             "Pause",
@@ -150,6 +150,13 @@ class SourceAdmin(ServiceErrorsMixin, BaseAdmin):
 
     # Own pages and buttons
 
+    def available_actions(self, request: HttpRequest, obj: Any) -> list[dict[str, Any]]:
+        """Who may edit tests inside the form, with what is typed there."""
+        entries = super().available_actions(request, obj)
+        if not self.has_change_permission(request, obj):
+            return entries
+        return [entry for entry in entries if entry["action"].name != "check"]
+
     def own_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(require_POST(self.test_view))
         return [path("test-connection/", view, name=self.url_name("test"))]
@@ -164,7 +171,10 @@ class SourceAdmin(ServiceErrorsMixin, BaseAdmin):
         if connector not in connector_names():
             return render(request, TEST_STEPS, {"note": f"There is no connector '{connector}'."})
         values = posted_settings(request.POST, connector)
-        steps = list(services.check_settings(connector, values, source))
+        if source is not None and services.says_the_same(source, values):
+            steps = services.check_source(source)
+        else:
+            steps = list(services.check_settings(connector, values, source))
         return render(request, TEST_STEPS, {"steps": steps})
 
     def _source_of_form(self, request: HttpRequest) -> Source | None:

@@ -41,7 +41,8 @@ class SourceForm(ServiceForm):
             known = stored_settings(self.instance) if self.instance.connector else {}
             values = {**known, **self.setting_values()}
             for place, texts in settings_errors(self.connector_name, values).items():
-                self.add_error(place, forms.ValidationError(texts))
+                if place not in self.errors:
+                    self.add_error(place, forms.ValidationError(texts))
         return cleaned
 
 
