@@ -135,7 +135,7 @@ class Environment(BaseSettings):
 
     def celery_broker(self) -> str:
         url = self.broker_url or self.redis_url
-        return url.get_secret_value() if url else "filesystem://"
+        return url.get_secret_value() if url else "filesystem://localhost/"
 
 
 def read_environment() -> Environment:

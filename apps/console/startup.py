@@ -75,7 +75,7 @@ def _demo_function(name: str) -> Callable[[], object] | None:
 
 
 def programs(host: str, port: int, workers: int) -> list[Program]:
-    """Web, worker and scheduler."""
+    """Web, worker and scheduler; web first, because it is what people wait for."""
     python = sys.executable
     web = [python, "-m", "uvicorn", "config.asgi:application", "--host", host, "--port", str(port)]
     web += ["--timeout-graceful-shutdown", "5", "--log-level", "warning"]
@@ -86,7 +86,7 @@ def programs(host: str, port: int, workers: int) -> list[Program]:
         # Workers of one folder have nobody to talk to; talking costs a file each time.
         worker += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     beat = [*celery, "beat", "--pidfile="]
-    return [Program("web", web), Program("worker", worker), Program("beat", beat)]
+    return [Program("web", web), Program("worker", worker, 2.0), Program("beat", beat, 3.0)]
 
 
 def allowed_hosts(host: str) -> list[str]:

@@ -35,10 +35,11 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass(frozen=True)
 class Program:
-    """What to run: `name` is the prefix of its lines."""
+    """What to run: `name` is the prefix of its lines, `delay` the seconds until its first start."""
 
     name: str
     command: Sequence[str]
+    delay: float = 0.0
 
 
 @dataclass
@@ -65,7 +66,8 @@ class Supervisor:
         output: IO[str] | None = None,
         grace: float = GRACE,
     ) -> None:
-        self.children = [Child(program) for program in programs]
+        now = time.monotonic()
+        self.children = [Child(program, start_at=now + program.delay) for program in programs]
         self.environment = dict(os.environ if environment is None else environment)
         self.folder = folder
         self.output = output or sys.stdout
@@ -197,6 +199,7 @@ class Supervisor:
 
     def _stop_all(self) -> None:
         running = [child for child in self.children if child.process is not None]
+        self.say("stopping; a second Ctrl-C does not wait")
         for child in running:
             if child.process is not None and not _has_ended(child.process):
                 child.process.terminate()
