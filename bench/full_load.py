@@ -91,21 +91,22 @@ def load(made: Scene) -> tuple[float, float, dict[str, float]]:
 
 
 def _watch(group: int, peak: list[float], stop: threading.Event) -> None:
-    while not stop.wait(0.1):
+    while not stop.wait(0.25):
         peak[0] = max(peak[0], _resident_mb(group))
 
 
 def _resident_mb(group: int) -> float:
-    """Resident megabytes of all processes of a process group."""
-    total = 0
-    for status in Path("/proc").glob("[0-9]*/stat"):
+    """Megabytes of all processes of a group; pages that they share are counted once (PSS)."""
+    kilobytes = 0
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                rollup = (process / "smaps_rollup").read_text()
+                kilobytes += int(rollup.partition("Pss:")[2].split()[0])
+        except (OSError, IndexError, ValueError):
             continue
-        if int(fields[2]) == group:
-            total += int(fields[21]) * 4096
-    return total / 1e6
+    return kilobytes / 1_000
 
 
 if __name__ == "__main__":

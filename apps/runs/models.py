@@ -87,7 +87,7 @@ class Run(BaseModel, Counters):
         RECONCILE = "reconcile", "Reconcile"
 
     rule = models.ForeignKey(Rule, on_delete=models.CASCADE, related_name="runs")
-    version = models.ForeignKey(RuleVersion, on_delete=models.PROTECT, related_name="runs")
+    version = models.ForeignKey(RuleVersion, on_delete=models.RESTRICT, related_name="runs")
     trigger = models.CharField(max_length=10, choices=Trigger.choices, default=Trigger.MANUAL)
     mode = models.CharField(max_length=8, choices=Mode.choices, default=Mode.APPLY)
     status = models.CharField(max_length=10, choices=RunStatus.choices, default=RunStatus.QUEUED)

@@ -125,3 +125,18 @@ def test_nothing_is_due_while_everything_is_paused(pair: Pair, sent: list[str]) 
 def test_messages_carry_ids_only(pair: Pair, sent: list[str]) -> None:
     run = request_run(pair.rule, actor=None)
     assert sent == [str(run.partitions.get().pk)]
+
+
+def test_a_rule_waits_for_the_rule_it_depends_on(
+    pair: Pair, tmp_path: Path, sent: list[str]
+) -> None:
+    facts = {"schedule_kind": "every", "every_minutes": 5}
+    dependent = Pair(tmp_path, name="a dependent", facts=facts)
+    dependent.rule.depends_on.add(pair.rule)
+    set_enabled(dependent.rule, True)
+    set_enabled(pair.rule, True)
+    later = now() + timedelta(minutes=6)
+    assert [run.rule for run in start_due_runs(later)] == [pair.rule]
+    assert start_due_runs(later) == []
+    work_until_finished(Run.objects.get())
+    assert [run.rule for run in start_due_runs(later)] == [dependent.rule]

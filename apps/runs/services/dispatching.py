@@ -22,6 +22,7 @@ from apps.core.clock import now
 from apps.core.selectors import platform_state
 from apps.rules.models import Rule
 from apps.rules.schedule import due_times
+from apps.rules.selectors import in_dependency_order
 from apps.runs.models import ACTIVE_STATUSES, DueRun, Partition, Run
 
 logger = logging.getLogger(__name__)
@@ -82,18 +83,26 @@ def advance_stranded() -> None:
 
 
 def start_due_runs(moment: datetime | None = None) -> list[Run]:
-    """Start one run for each enabled rule that is due; times that were missed are one run."""
+    """Start one run for each enabled rule that is due; times that were missed are one run.
+
+    Rules start in the order of their dependencies; one whose dependency still runs waits for the
+    next tick, with its due time untaken.
+    """
     moment = moment or now()
     if platform_state().paused:
         return []
+    scheduled = Rule.objects.filter(enabled=True).exclude(schedule_kind=Rule.ScheduleKind.MANUAL)
+    due = {
+        rule: due_at
+        for rule in scheduled.select_related("mapping__left__source", "mapping__right__source")
+        if (due_at := latest_due(rule, moment)) is not None
+    }
     started = []
-    due = Rule.objects.filter(enabled=True).exclude(schedule_kind=Rule.ScheduleKind.MANUAL)
-    for rule in due.select_related("mapping__left__source", "mapping__right__source"):
-        due_at = latest_due(rule, moment)
-        if due_at is not None:
-            run = _start_due(rule, due_at)
-            if run is not None:
-                started.append(run)
+    for rule in in_dependency_order(due):
+        waits_for = rule.depends_on.filter(runs__status__in=ACTIVE_STATUSES)
+        run = None if waits_for.exists() else _start_due(rule, due[rule])
+        if run is not None:
+            started.append(run)
     return started
 
 
