@@ -47,6 +47,9 @@ _AMBIGUOUS = WriteProblem(
     "record.ambiguous",
     "more than one record of the file has this key; make the key unique in the file",
 )
+_KEY_TAKEN = WriteProblem(
+    WriteStatus.REJECTED, "record.duplicate", "another record of the file has this key"
+)
 _CHECKED_BACK = (Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ)
 
 
@@ -70,9 +73,7 @@ def _typed(
 
 def _cast(column: pa.ChunkedArray, schema: FieldSchema) -> Converted:
     target = schema.type.arrow
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+    array = _flat(column)
     if array.type == target:
         return Converted(array)
     misfit = Misfit(OUT_OF_RANGE, f"the value does not fit {schema.type}")
@@ -107,6 +108,7 @@ class Matcher:
                 self.problems.setdefault(row, _MOVED)
         if batch.after is not None and batch.operation is not Operation.DELETE:
             self._take_after(batch.after, schema)
+        self._claim_keys(schema)
         self._keys, self._first = self._unique(identity(key_columns, _types(key_fields)))
 
     def _take_after(self, after: pa.Table, schema: DatasetSchema) -> None:
@@ -117,6 +119,35 @@ class Matcher:
             self._refuse(row, name, misfit.code, misfit.message)
         for field, column in zip(fields, columns, strict=True):
             self._check_values(field, column, misfits)
+
+    def _claim_keys(self, schema: DatasetSchema) -> None:
+        """Where the batch writes the dataset's key but is addressed by other fields."""
+        self._claims: dict[str, int] = {}
+        self._taken: set[int] = set()
+        self._claim_fields: list[FieldSchema] = []
+        names = set(schema.key)
+        is_addressed = names == {f.name for f in self._key_fields}
+        is_addressed = is_addressed and self.operation is Operation.INSERT
+        if not names or self.after is None or is_addressed:
+            return
+        if not names <= set(self.after.column_names):
+            return
+        self._claim_fields = [schema.field(name) for name in schema.key]
+        columns = [_flat(self.after.column(f.name)) for f in self._claim_fields]
+        for row, claim in enumerate(identity(columns, _types(self._claim_fields)).to_pylist()):
+            if row not in self.problems and self._claims.setdefault(claim, row) != row:
+                self.problems[row] = _TWICE
+
+    def _note_claimed(self, rows: Rows) -> None:
+        """Find the rows that have a key which a change is to give to another record."""
+        if not self._claims or not rows.num_rows:
+            return
+        claims = self._identity(rows, self._claim_fields)
+        known = pc.is_in(claims, value_set=pa.array(list(self._claims), pa.string()))
+        for row in pc.indices_nonzero(known).to_pylist():
+            change = self._claims[claims[row].as_py()]
+            if self.hits.get(change) != rows.address(row):
+                self._taken.add(change)
 
     def _check_values(
         self, field: FieldSchema, column: pa.Array, misfits: dict[int, tuple[str, Misfit]]
@@ -156,11 +187,16 @@ class Matcher:
     @property
     def fields(self) -> list[FieldSchema]:
         """The fields that have to be read to decide."""
-        wanted = {f.name: f for f in (*self._key_fields, *self._before_fields, *self._after_fields)}
-        return list(wanted.values())
+        fields = (*self._key_fields, *self._before_fields, *self._after_fields)
+        return list({f.name: f for f in (*fields, *self._claim_fields)}.values())
 
     def look(self, rows: Rows) -> list[tuple[int, int]]:
         """Decide the changes that these rows answer: pairs of row and change to write."""
+        writes = self._look(rows)
+        self._note_claimed(rows)
+        return writes
+
+    def _look(self, rows: Rows) -> list[tuple[int, int]]:
         if not rows.num_rows or not len(self._keys):
             return []
         found = pc.index_in(self._identity(rows, self._key_fields), value_set=self._keys)
@@ -223,6 +259,11 @@ class Matcher:
 
     def finish(self) -> list[int]:
         """Decide the rest; the changes of an insert batch that are to be appended."""
+        for row in self._taken - self.problems.keys():
+            if self.operation is Operation.UPDATE and row not in self._counts:
+                continue
+            self.problems[row] = _KEY_TAKEN
+            self.hits.pop(row, None)
         absent = [
             row for row in self._first if row not in self._counts and row not in self.problems
         ]
@@ -235,3 +276,7 @@ class Matcher:
 
 def _types(fields: Sequence[FieldSchema]) -> list[NeutralType]:
     return [f.type for f in fields]
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

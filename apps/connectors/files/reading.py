@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from apps.connectors.base import FieldSchema
 from apps.connectors.errors import ConnectionLost, FieldMissing, SourceChanged
+from apps.connectors.files import sidecar
 from apps.connectors.files.csv_format import CsvReader
 from apps.connectors.files.json_format import JsonArrayReader, JsonLinesReader
 from apps.connectors.files.parquet_format import ParquetReader
@@ -126,8 +127,16 @@ class OpenFile:
             self._require(fields, parquet.schema.names)
             yield from parquet.rows(fields)
         else:
+            self._require_declared(fields)
             yield from self.json().rows(fields)
         self.ensure_unchanged()
+
+    def _require_declared(self, fields: Sequence[FieldSchema]) -> None:
+        """JSON has no header: an absent name is NULL, unless the schema file leaves it out."""
+        if self._settings.schema_source != "inferred":
+            declared = sidecar.load(self.ref)
+            if declared is not None:
+                self._require(fields, [f.name for f in declared.fields])
 
     def _require(self, fields: Sequence[FieldSchema], names: Sequence[str]) -> None:
         require_fields(fields, names, self.ref.dataset)

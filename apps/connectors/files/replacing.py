@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import time
@@ -68,10 +69,11 @@ class UnclosedSink:
 
 
 class FileLock:
-    """Excludes other writers of the same file, in any process, until released or dead."""
+    """Excludes other holders of one right on a file, in any process, until released or dead."""
 
-    def __init__(self, path: Path, where: str) -> None:
-        self._path = path.with_name(f".{path.name}.lock")
+    def __init__(self, path: Path, where: str, right: str = "") -> None:
+        part = f".{hashlib.sha256(right.encode()).hexdigest()[:12]}" if right else ""
+        self._path = path.with_name(f".{path.name}{part}.lock")
         self._where = where
         self._descriptor: int | None = None
 
@@ -81,11 +83,12 @@ class FileLock:
             descriptor = os.open(
                 self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )
+        deadline = time.monotonic() + lease_seconds()
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if lease_seconds() <= _POLL_SECONDS:
+                if min(deadline - time.monotonic(), lease_seconds()) <= _POLL_SECONDS:
                     os.close(descriptor)
                     raise TargetBusy(
                         "another session writes this file", where=self._where
@@ -94,6 +97,15 @@ class FileLock:
             else:
                 self._descriptor = descriptor
                 return
+
+    @contextmanager
+    def held(self, lease_seconds: Callable[[], float]) -> Iterator[None]:
+        """Hold the lock for a block."""
+        self.acquire(lease_seconds)
+        try:
+            yield
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Let others write. The lock file stays: removing it would let two in."""

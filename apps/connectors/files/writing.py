@@ -42,7 +42,11 @@ Edits = dict[int, tuple[int, int, bytes]]
 
 
 class FileWriteSession(WriteSession):
-    """Exclusive right to write one file."""
+    """An exclusive right on one file.
+
+    The right's lock is held from entering to leaving. Sessions of different rights, such as the
+    partitions of one run, take turns: each batch holds the lock of the file itself.
+    """
 
     def __init__(
         self,
@@ -50,46 +54,51 @@ class FileWriteSession(WriteSession):
         settings: FilesSettings,
         describe: Callable[[], DatasetSchema],
         lease_seconds: Callable[[], float],
+        right: str,
     ) -> None:
         self._ref = ref
         self._settings = settings
         self._describe = describe
         self._lease_seconds = lease_seconds
-        self._lock = FileLock(ref.path, ref.dataset)
+        self._right = FileLock(ref.path, ref.dataset, right)
+        self._turn = FileLock(ref.path, ref.dataset)
         self._schema: DatasetSchema | None = None
 
     def __enter__(self) -> FileWriteSession:
-        self._lock.acquire(self._lease_seconds)
+        self._right.acquire(self._lease_seconds)
         try:
-            remove_leftovers(self._ref.path)
             self._schema = self._describe()
         except BaseException:
-            self._lock.release()
+            self._right.release()
             raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._lock.release()
+        self._right.release()
 
     def apply(self, batch: ChangeBatch, fence: Fence) -> WriteResult:
         """Decide each change, then replace the file if anything is to be written."""
         if self._schema is None:
             raise RuntimeError("apply() outside of the session")
         matcher = Matcher(batch, self._schema)
+        with self._turn.held(self._lease_seconds):
+            remove_leftovers(self._ref.path)
+            written = self._apply(batch, matcher, fence)
+        return WriteResult(batch.num_rows, dict(sorted(matcher.problems.items())), written)
+
+    def _apply(self, batch: ChangeBatch, matcher: Matcher, fence: Fence) -> int:
         with OpenFile(self._ref, self._settings) as file:
             file.verify()
             write = _PLANNERS[self._ref.format](file, matcher, self._settings)
-            written = 0
 
             def before_commit() -> None:
                 file.ensure_in_place()
                 fence()
 
-            if len(matcher.problems) < batch.num_rows:
-                written = replace_file(self._ref.path, self._ref.dataset, write, before_commit)
-            else:
+            if len(matcher.problems) == batch.num_rows:
                 fence()
-        return WriteResult(batch.num_rows, dict(sorted(matcher.problems.items())), written)
+                return 0
+            return replace_file(self._ref.path, self._ref.dataset, write, before_commit)
 
 
 def _refuse_damaged(rows: Rows, where: str) -> None:

@@ -252,6 +252,17 @@ def test_a_field_that_the_file_lacks_is_missing(connect: Connect, tmp_path: Path
         session.apply(batch, lambda: None)
 
 
+def test_an_update_gives_no_record_the_key_of_another(connect: Connect, name: str) -> None:
+    key, after = {"id": [1, 2]}, {"id": [2, 7]}
+    result = apply(connect(), name, Operation.UPDATE, key, None, after)
+    assert {row: p.code for row, p in result.exceptions.items()} == {0: "record.duplicate"}
+    assert [r["id"] for r in read(connect(), name)[0]] == [1, 7]
+    assert statuses(apply(connect(), name, Operation.UPDATE, {"id": [2]}, None, {"id": [7]})) == {
+        0: "stale"
+    }
+    assert statuses(apply(connect(), name, Operation.UPDATE, {"id": [1]}, None, {"id": [1]})) == {}
+
+
 # The lock.
 
 
@@ -281,9 +292,9 @@ def test_a_second_session_waits_no_longer_than_its_lease(
     connect: Connect, holder: multiprocessing.process.BaseProcess
 ) -> None:
     connector = connect()
-    left = iter([0.2, 0.15, 0.1, 0.0])
+    left = iter([0.2, 0.2, 0.15, 0.1, 0.0])
     session = connector.write_session(
-        connector.describe("a.csv"), lock="y", lease_seconds=lambda: next(left)
+        connector.describe("a.csv"), lock="x", lease_seconds=lambda: next(left)
     )
     with pytest.raises(TargetBusy), session:
         pass
