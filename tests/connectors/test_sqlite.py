@@ -102,6 +102,20 @@ def test_a_value_of_another_kind_rejects_its_record(
     assert [(r.key, r.field, r.code) for r in rejected] == [({"id": 2}, "v", "record.malformed")]
 
 
+def test_text_that_is_not_utf8_rejects_one_record_among_many(build: Build) -> None:
+    connector = build(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT);"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)"
+        " INSERT INTO t SELECT i, 'text ' || i FROM n;"
+        "UPDATE t SET v = CAST(x'c328' AS TEXT) WHERE id IN (3210, 3333)"
+    )
+    request = ReadRequest(connector.describe("t"), ("id", "v"), batch_rows=700)
+    records, rejected = read_with_rejections(connector, request)
+    assert [r.key for r in rejected] == [{"id": 3210}, {"id": 3333}]
+    expected = [n for n in range(1, 5001) if n not in (3210, 3333)]
+    assert records.column("id").to_pylist() == expected
+
+
 def test_reals_in_a_numeric_column_read_as_exact_decimals(build: Build) -> None:
     connector = build(
         "CREATE TABLE t (id INTEGER PRIMARY KEY, v NUMERIC(10,2));"

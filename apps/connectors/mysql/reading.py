@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pymysql.connections import Connection
-from pymysql.cursors import SSCursor
 
 from apps.connectors.base import FieldSchema, ReadBatch, ReadRequest
 from apps.connectors.mysql.connection import quote
@@ -18,9 +17,9 @@ from apps.connectors.sql import BATCH_BYTES, decode_batch, find_fields, requeste
 from apps.connectors.sql_values import as_text
 from apps.connectors.types import Kind
 
-_FETCHED_ROWS = 1_000
 _KEYS_PER_QUERY = 1_000
-_VARIABLE_SIZE = {Kind.TEXT, Kind.BYTES, Kind.JSON}
+_SHORT, _NULL = 250, 251
+_LENGTH_BYTES = {252: 2, 253: 3, 254: 8}
 
 
 def read_batches(
@@ -36,10 +35,10 @@ def read_batches(
     left = request.limit
     for query in _queries(source, request, table):
         limited = query if left is None else f"{query} LIMIT {left}"
-        for rows in _stream(connection, limited, fields, request.batch_rows):
-            yield to_batch(rows, fields, table)
+        for count, columns_read in _stream(connection, limited, fields, request.batch_rows):
+            yield to_batch(count, columns_read, fields, table)
             if left is not None:
-                left -= len(rows)
+                left -= count
         if left is not None and left <= 0:
             return
 
@@ -116,44 +115,83 @@ def literals(column: pa.ChunkedArray) -> pa.Array:
 
 def _stream(
     connection: Connection[Any], query: str, fields: Sequence[FieldSchema], batch_rows: int
-) -> Iterator[list[tuple[Any, ...]]]:
-    sized = [i for i, field in enumerate(fields) if field.type.kind in _VARIABLE_SIZE]
-    cursor = SSCursor(connection)
-    cursor.execute(query)
-    rows: list[tuple[Any, ...]] = []
-    size = 0
-    while fetched := cursor.fetchmany(min(_FETCHED_ROWS, batch_rows - len(rows))):
-        rows.extend(fetched)
-        for index in sized:
-            size += sum(len(row[index]) for row in fetched if row[index] is not None)
-        size += 16 * len(fields) * len(fetched)
-        if len(rows) >= batch_rows or size >= BATCH_BYTES:
-            yield rows
-            rows, size = [], 0
-    if rows:
-        yield rows
+) -> Iterator[tuple[int, list[list[bytes | None]]]]:
+    """Batches as their number of rows and a list of wire values per column."""
+    packets = _row_packets(connection, query)
+    while True:
+        columns: list[list[bytes | None]] = [[] for _ in fields or (None,)]
+        appends = [column.append for column in columns]
+        rows = size = 0
+        for data in packets:
+            _split_row(data, appends)
+            rows += 1
+            size += len(data) + 8 * len(columns)
+            if rows >= batch_rows or size >= BATCH_BYTES:
+                break
+        if not rows:
+            return
+        yield rows, columns
+
+
+def _row_packets(connection: Any, query: str) -> Iterator[bytes]:
+    """The rows of a result as the server sends them.
+
+    PyMySQL's own cursors build a tuple of converted values for each row, at twice the time.
+    """
+    connection.query(query, unbuffered=True)
+    result = connection._result
+    while True:
+        packet = connection._read_packet()
+        if result._check_packet_is_eof(packet):
+            result.unbuffered_active = False
+            result.connection = None
+            return
+        yield packet.get_all_data()
+
+
+def _split_row(data: bytes, appends: Sequence[Callable[[bytes | None], None]]) -> None:
+    """Cut a row of the text protocol, whose values each begin with their length."""
+    position = 0
+    for append in appends:
+        length = data[position]
+        position += 1
+        if length > _SHORT:
+            if length == _NULL:
+                append(None)
+                continue
+            width = _LENGTH_BYTES[length]
+            length = int.from_bytes(data[position : position + width], "little")
+            position += width
+        end = position + length
+        append(data[position:end])
+        position = end
+
+
+def rows_to_batch(
+    rows: Sequence[tuple[Any, ...]], fields: Sequence[FieldSchema], table: Table
+) -> ReadBatch:
+    """Records from rows that a cursor of a raw connection gave."""
+    columns = [list(values) for values in zip(*rows, strict=True)] if rows else [[] for _ in fields]
+    return to_batch(len(rows), columns, fields, table)
 
 
 def to_batch(
-    rows: Sequence[tuple[Any, ...]], fields: Sequence[FieldSchema], table: Table
+    count: int, columns: Sequence[list[Any]], fields: Sequence[FieldSchema], table: Table
 ) -> ReadBatch:
-    """Records from rows of the raw text protocol."""
+    """Records from the wire values of each column."""
     if not fields:
-        return ReadBatch(
-            pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
-        )
-    raw = list(zip(*rows, strict=True)) if rows else [()] * len(fields)
-    columns = {
+        return ReadBatch(pa.RecordBatch.from_struct_array(pa.array([{}] * count, pa.struct([]))))
+    named = {
         field.name: _wire_column(values, field.type.kind)
-        for field, values in zip(fields, raw, strict=True)
+        for field, values in zip(fields, columns, strict=True)
     }
-    return decode_batch(columns, fields, key=table.schema.key)
+    return decode_batch(named, fields, key=table.schema.key)
 
 
 def _wire_column(values: Sequence[Any], kind: Kind) -> pa.Array:
     if kind is Kind.BYTES:
         return pa.array(values, pa.binary())
-    texts = pa.array(values, pa.string())
+    texts = pa.array(values, pa.binary()).cast(pa.string())
     if kind is Kind.TIMESTAMPTZ:
         # The session's time zone is UTC, but the server does not write that down.
         return pc.binary_join_element_wise(texts, "Z", "")

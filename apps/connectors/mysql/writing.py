@@ -45,7 +45,7 @@ from apps.connectors.mysql.connection import (
     translated,
 )
 from apps.connectors.mysql.discovery import Table, is_mariadb, load_table
-from apps.connectors.mysql.reading import literals, to_batch
+from apps.connectors.mysql.reading import literals, rows_to_batch
 from apps.connectors.sql import find_fields
 from apps.connectors.sql_writing import (
     ROW,
@@ -329,7 +329,7 @@ class _OpenSession:
         if not names:
             return pa.table({ROW: pa.array(numbers, pa.int64())}), []
         fields = find_fields(self._table.schema, names)
-        whole = to_batch([row[1:] for row in rows], fields, self._table)
+        whole = rows_to_batch([row[1:] for row in rows], fields, self._table)
         if not whole.rejected:
             table = pa.Table.from_batches([whole.records])
             return table.append_column(ROW, pa.array(numbers, pa.int64())), []
@@ -337,7 +337,7 @@ class _OpenSession:
         unreadable: list[int] = []
         parts = [whole.records.slice(0, 0)]
         for number, row in zip(numbers, rows, strict=True):
-            single = to_batch([row[1:]], fields, self._table)
+            single = rows_to_batch([row[1:]], fields, self._table)
             (unreadable if single.rejected else readable).append(number)
             parts.append(single.records)
         table = pa.Table.from_batches(parts)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from apps.connectors.base import DatasetSchema, FieldSchema, RawRejection, ReadBatch, ReadRequest
 from apps.connectors.sql import BATCH_BYTES, decode_batch, find_fields, requested_key_chunks
-from apps.connectors.sqlite.connection import quote
+from apps.connectors.sqlite.connection import decode_text, quote
 from apps.connectors.sqlite.types import bound_values, column_of
 from apps.connectors.types import Kind, NeutralType
 
@@ -33,8 +33,8 @@ def read_batches(
             yield from _read_keys(connection, request, current, fields)
             return
         condition, parameters = _condition(request, current)
-        cursor = connection.execute(f"{select}{condition}{limit}", parameters)
-        yield from _batches(cursor, fields, current, request.batch_rows)
+        chunks = _chunks(connection, f"{select}{condition}{limit}", parameters, request.batch_rows)
+        yield from _batches(chunks, fields, current, request.batch_rows)
     finally:
         connection.execute("ROLLBACK")
 
@@ -81,11 +81,12 @@ def _read_keys(
         stage_keys(connection, chunk, current, range(chunk.num_rows))
         join = key_join(find_fields(current, chunk.column_names))
         limit = "" if left is None else f" LIMIT {left}"
-        cursor = connection.execute(
+        query = (
             f"SELECT {columns} FROM {KEYS_TABLE} AS s "
             f"CROSS JOIN {quote(current.name)} AS t ON {join}{limit}"
         )
-        for batch in _batches(cursor, fields, current, request.batch_rows):
+        chunks = _chunks(connection, query, [], request.batch_rows)
+        for batch in _batches(chunks, fields, current, request.batch_rows):
             if left is not None:
                 left -= batch.records.num_rows + len(batch.rejected)
             yield batch
@@ -141,8 +142,43 @@ def _time_spellings(value: str, kind: Kind) -> Iterator[str]:
             yield f"replace({form}, ' ', 'T') || '{suffix}'"
 
 
+def _chunks(
+    connection: sqlite3.Connection, query: str, parameters: Sequence[Any], batch_rows: int
+) -> Iterator[list[tuple[Any, ...]]]:
+    """A query's rows in small lists that never straddle a batch.
+
+    Text is decoded by SQLite's module, which is fast but gives up at bytes that are not UTF-8.
+    Then the same query runs again, in the same snapshot and so in the same order, with our own
+    decoder, from where it stopped.
+    """
+    done = 0
+    connection.text_factory = str
+    try:
+        for chunk in _fetch(connection.execute(query, parameters), batch_rows, 0):
+            yield chunk
+            done += len(chunk)
+    except sqlite3.OperationalError as error:
+        if "decode to UTF-8" not in str(error):
+            raise
+        connection.text_factory = decode_text
+        yield from _fetch(connection.execute(query, parameters), batch_rows, done)
+    finally:
+        connection.text_factory = decode_text
+
+
+def _fetch(
+    cursor: sqlite3.Cursor, batch_rows: int, skipped: int
+) -> Iterator[list[tuple[Any, ...]]]:
+    while skipped:
+        skipped -= len(cursor.fetchmany(min(_FETCHED_ROWS, skipped)))
+    in_batch = 0
+    while rows := cursor.fetchmany(min(_FETCHED_ROWS, batch_rows - in_batch)):
+        yield rows
+        in_batch = (in_batch + len(rows)) % batch_rows
+
+
 def _batches(
-    cursor: sqlite3.Cursor,
+    chunks: Iterator[list[tuple[Any, ...]]],
     fields: Sequence[FieldSchema],
     current: DatasetSchema,
     batch_rows: int,
@@ -150,16 +186,25 @@ def _batches(
     sized = [i for i, field in enumerate(fields) if field.type.kind in _VARIABLE_SIZE]
     rows: list[tuple[Any, ...]] = []
     size = 0
-    while fetched := cursor.fetchmany(min(_FETCHED_ROWS, batch_rows - len(rows))):
-        rows.extend(fetched)
-        for index in sized:
-            size += sum(len(r[index]) for r in fetched if type(r[index]) in (str, bytes))
-        size += 16 * len(fields) * len(fetched)
+    for chunk in chunks:
+        if len(rows) + len(chunk) > batch_rows:
+            yield to_batch(rows, fields, current)
+            rows, size = [], 0
+        rows.extend(chunk)
+        size += 16 * len(fields) * len(chunk) + sum(_text_size(chunk, i) for i in sized)
         if len(rows) >= batch_rows or size >= BATCH_BYTES:
             yield to_batch(rows, fields, current)
             rows, size = [], 0
     if rows:
         yield to_batch(rows, fields, current)
+
+
+def _text_size(rows: list[tuple[Any, ...]], index: int) -> int:
+    values = [row[index] for row in rows]
+    try:
+        return sum(map(len, filter(None, values)))
+    except TypeError:
+        return sum(len(value) for value in values if isinstance(value, str | bytes))
 
 
 def to_batch(
