@@ -21,7 +21,7 @@ from apps.connectors.canonical import canonical_json
 from apps.connectors.types import NeutralType
 from apps.engine.codec import encode_images, image_sql
 from apps.engine.database import fetch, open_database
-from apps.engine.transform import (
+from apps.engine.program import (
     EXPRESSION_FAILED,
     KEYS_SCHEMA,
     ProblemSpec,
@@ -91,7 +91,7 @@ class Runner:
         except _MEMORY_ERRORS:
             raise
         except duckdb.Error as error:
-            if table.num_rows == 1:
+            if table.num_rows <= 1:
                 return self._failed(table, _reason(error))
             half = table.num_rows // 2
             return merged([self._run(table.slice(0, half)), self._run(table.slice(half))])
@@ -174,17 +174,19 @@ class Runner:
         return "no value"
 
     def _failed(self, table: pa.Table, reason: str) -> Transformed:
-        records = self._texts(table)
-        rejection = RecordRejection(
-            left_key=None,
-            right_key=None,
-            code=EXPRESSION_FAILED,
-            message=f"an expression failed: {reason}",
-            record=next(iter(records.values())),
-        )
+        rejected = [
+            RecordRejection(
+                left_key=None,
+                right_key=None,
+                code=EXPRESSION_FAILED,
+                message=f"an expression failed: {reason}",
+                record=record,
+            )
+            for record in self._texts(table).values()
+        ]
         return Transformed(
             self.program.records_schema.empty_table(),
-            [rejection],
+            rejected,
             {},
             [],
             KEYS_SCHEMA.empty_table(),

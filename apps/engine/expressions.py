@@ -37,6 +37,7 @@ MAX_DEPTH = 80
 MAX_PARENTHESES = 40
 MAX_VALUE_CHARACTERS = 10_000_000
 ASSUMED_FIELD_CHARACTERS = 100
+MAX_CONSTANT_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,9 +391,20 @@ class _Reader:
                 f"the expression could build values of more than "
                 f"{MAX_VALUE_CHARACTERS:,} characters"
             )
+        for node in tree.find_all(exp.Anonymous, exp.DPipe):
+            constant = node.find(exp.Column) is None
+            if constant and _size_bound(node) > MAX_CONSTANT_CHARACTERS:
+                raise self._refused(
+                    f"the expression builds a constant of more than "
+                    f"{MAX_CONSTANT_CHARACTERS:,} characters"
+                )
 
     def _rewritten(self, tree: exp.Expr) -> exp.Expr:
-        return tree.copy().transform(self._rewrite, copy=False)
+        """The tree with columns, casts and lookups as the database knows them."""
+        result = tree.copy().transform(self._rewrite, copy=False)
+        for call in list(result.find_all(exp.Anonymous)):
+            _narrow(call)
+        return result
 
     def _rewrite(self, node: exp.Expr) -> exp.Expr:
         if isinstance(node, exp.Column):
@@ -408,7 +420,7 @@ class _Reader:
         """Replace a call by the column that a join will provide."""
         name = self._lookup_name(str(node.this).lower(), node.expressions[0].name)
         before = set(self.calls)
-        argument = node.expressions[1].copy().transform(self._rewrite, copy=False)
+        argument = self._rewritten(node.expressions[1])
         inside = [
             call.level
             for call in self.calls.values()
@@ -424,6 +436,17 @@ class _Reader:
     def _sql(tree: exp.Expr) -> str:
         sql: str = tree.sql(dialect=_DIALECT, identify=True, comments=False)
         return sql
+
+
+_NARROW = {"chr": 0, "round": 1, "trunc": 1}
+"""Functions of which one value must be a 32 bit integer, where Lockstep has 64 bits."""
+
+
+def _narrow(call: exp.Anonymous) -> None:
+    place = _NARROW.get(str(call.this).lower())
+    values = call.expressions
+    if place is not None and place < len(values) and not isinstance(values[place], exp.Literal):
+        values[place].replace(exp.cast(values[place].copy(), "INT", dialect="duckdb"))
 
 
 _CALL_ARGS = frozenset({"this", "expressions"})

@@ -38,8 +38,9 @@ import pyarrow as pa
 from apps.connectors.types import NeutralType
 from apps.engine.codec import hash_sql, image_sql, json_name
 from apps.engine.database import open_database
+from apps.engine.program import CHECK_FAILED, LEFT_KEY, RIGHT_KEY, RecordRejection
 from apps.engine.spec import CheckKind, DeletePolicy, LeavePolicy, MappingSpec, RuleSpec, Severity
-from apps.engine.transform import CHECK_FAILED, LEFT_KEY, RIGHT_KEY, RecordRejection, mark_text
+from apps.engine.transform import mark_text
 from apps.engine.types_sql import (
     canonical_sql,
     duckdb_type,

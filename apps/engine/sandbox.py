@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from apps.connectors.errors import SandboxDied
 from apps.engine.execution import left_texts, merged
-from apps.engine.transform import KEYS_SCHEMA, RecordRejection, Transformed, TransformProgram
+from apps.engine.program import KEYS_SCHEMA, RecordRejection, Transformed, TransformProgram
 
 HEADER = struct.Struct("<cQ")
 START, LOOKUP, BATCH, OUTCOME, RECORDS, LEFT_OUT, READY = (

@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from apps.engine.execution import Runner
+from apps.engine.program import TransformProgram
 from apps.engine.sandbox import (
     BATCH,
     HEADER,
@@ -31,7 +32,6 @@ from apps.engine.sandbox import (
     from_ipc,
     to_ipc,
 )
-from apps.engine.transform import TransformProgram
 
 OUT_OF_MEMORY = 3
 PR_SET_PDEATHSIG = 1

@@ -15,10 +15,8 @@ query evaluates each under TRY and says for which records it failed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from dataclasses import field as attribute
+from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
@@ -30,6 +28,19 @@ from apps.connectors.types import TEXT, Kind, NeutralType
 from apps.engine.conversion import Conversion, Problem, convert, neutral_of
 from apps.engine.database import open_database
 from apps.engine.expressions import Expression, LookupCall, parse_expression
+from apps.engine.program import (
+    CHECK_FAILED,
+    EXPRESSION_FAILED,
+    KEY_MISSING,
+    LEFT_KEY,
+    REQUIRED,
+    RIGHT_KEY,
+    Column,
+    ProblemSpec,
+    RecordRejection,
+    Transformed,
+    TransformProgram,
+)
 from apps.engine.spec import (
     CheckKind,
     CheckSpec,
@@ -49,132 +60,6 @@ from apps.engine.types_sql import (
     literal,
     quote,
 )
-
-LEFT_KEY = "__left_key"
-RIGHT_KEY = "__right_key"
-KEY_MISSING = "record.key_missing"
-REQUIRED = "record.required"
-EXPRESSION_FAILED = "record.expression_failed"
-CHECK_FAILED = "record.check_failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A field of the input or the output.
-
-    `type` is the neutral type's text form, `sql` the name of its column in the queries.
-    """
-
-    name: str
-    type: str
-    sql: str
-
-    @property
-    def neutral(self) -> NeutralType:
-        return NeutralType.parse(self.type)
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemSpec:
-    """What is wrong with a record that has this problem; {value} in the message is filled in."""
-
-    code: str
-    message: str
-    field: str = ""
-    check: str = ""
-    stop: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TransformProgram:
-    """A compiled mapping: everything that running it needs, and nothing else. JSON-serialisable.
-
-    inputs:  left fields that it reads (with key and cursor);
-    outputs: right fields that it writes; `canonical_json` are the places among them whose text
-             still needs its canonical form;
-    lookups: names of the lookup tables it uses;
-    trusted: it has no expression of a person, so it can run outside the sandbox;
-    notes:   what an administrator should know, in sentences.
-    """
-
-    inputs: tuple[Column, ...]
-    outputs: tuple[Column, ...]
-    lookups: tuple[str, ...]
-    problems: tuple[ProblemSpec, ...]
-    warnings: tuple[str, ...]
-    canonical_json: tuple[int, ...]
-    fast_sql: str
-    careful_sql: str
-    trusted: bool
-    notes: tuple[str, ...] = ()
-
-    @property
-    def left_fields(self) -> tuple[str, ...]:
-        """Names of the left fields that a batch must hold."""
-        return tuple(column.name for column in self.inputs)
-
-    @property
-    def right_types(self) -> dict[str, NeutralType]:
-        """Types of the right fields in `Transformed.records`."""
-        return {column.name: column.neutral for column in self.outputs}
-
-    @property
-    def records_schema(self) -> pa.Schema:
-        """Schema of `Transformed.records`."""
-        fields = [pa.field(column.name, column.neutral.arrow) for column in self.outputs]
-        return pa.schema([*fields, (LEFT_KEY, pa.string()), (RIGHT_KEY, pa.string())])
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> TransformProgram:
-        data = json.loads(text)
-        return cls(
-            inputs=tuple(Column(**item) for item in data["inputs"]),
-            outputs=tuple(Column(**item) for item in data["outputs"]),
-            problems=tuple(ProblemSpec(**item) for item in data["problems"]),
-            **{
-                name: tuple(data[name])
-                for name in ("lookups", "warnings", "canonical_json", "notes")
-            },
-            fast_sql=data["fast_sql"],
-            careful_sql=data["careful_sql"],
-            trusted=data["trusted"],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RecordRejection:
-    """A record that is kept out, and why. `record` holds canonical texts."""
-
-    left_key: str | None
-    right_key: str | None
-    code: str
-    message: str
-    field: str = ""
-    check: str = ""
-    record: dict[str, str | None] = attribute(default_factory=dict)
-
-
-KEYS_SCHEMA = pa.schema([(LEFT_KEY, pa.string()), (RIGHT_KEY, pa.string())])
-
-
-@dataclass(frozen=True, slots=True)
-class Transformed:
-    """The outcome of one batch.
-
-    records:  right fields in their storage, `__left_key`, `__right_key`; no particular order;
-    rejected: records kept out; stops: records whose check says that the run must stop;
-    warnings: number of records per check that only warns;
-    left_out: `__left_key`, `__right_key` of the records that the filter leaves out.
-    """
-
-    records: pa.Table
-    rejected: list[RecordRejection]
-    warnings: dict[str, int]
-    stops: list[RecordRejection]
-    left_out: pa.Table
 
 
 def compile_transform(
@@ -281,6 +166,7 @@ def _canonical_value(
 def _describe(connection: duckdb.DuckDBPyConnection, sql: str, source: str, where: str) -> str:
     try:
         rows = connection.sql(f"DESCRIBE SELECT ({sql}) AS value FROM {source}").fetchall()
+        connection.sql(f"SELECT ({sql}) AS value FROM {source}").fetchall()
     except duckdb.Error as error:
         raise ExpressionRefused(
             f"the expression does not fit its values: {_reason(error)}",
@@ -826,3 +712,17 @@ def _check_message(check: CheckSpec) -> str:
         CheckKind.EXPRESSION: "the record does not pass the check",
     }
     return messages[check.kind]
+
+
+__all__ = [
+    "LEFT_KEY",
+    "RIGHT_KEY",
+    "RecordRejection",
+    "TransformProgram",
+    "Transformed",
+    "canonical_value",
+    "compile_transform",
+    "cursor_maximum",
+    "expression_type",
+    "mark_text",
+]

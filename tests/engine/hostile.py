@@ -34,6 +34,7 @@ REFUSED = [
     "replace(replace(replace(replace(Name, 'a', Name), 'b', Name), 'c', Name), 'd', Name)",
     "url_encode(" * 30 + "Name" + ")" * 30,
     "hex(" * 38 + "'ab'" + ")" * 38,
+    "levenshtein(replace('" + "a" * 300 + "', 'a', '" + "b" * 300 + "'), 'x')",
     # Size and nesting.
     "'" + "a" * 10_000_000 + "'",
     "1 + " * 1_200 + "1",

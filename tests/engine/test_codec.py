@@ -91,7 +91,9 @@ def test_python_and_sql_write_the_same_key(values):
     assert key_values(text) == values
     if values:
         columns = {f"f{place}": TEXT for place in range(len(values))}
-        table = pa.table({f"f{place}": pa.array([v], pa.string()) for place, v in enumerate(values)})
+        table = pa.table(
+            {f"f{place}": pa.array([v], pa.string()) for place, v in enumerate(values)}
+        )
         assert encode_keys(table, columns) == [text]
 
 

@@ -183,10 +183,18 @@ def test_the_same_lookup_is_joined_once():
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("Id + 1", "integer"), ("Price * 2", "decimal(12,2)"), ("upper(Name)", "text"),
-     ("Seen at time zone 'UTC'", "timestamp"), ("Id > 3", "boolean"), ("Id / 2", "float"),
-     ("to_json(Name)", "json"), ("cast(Name as uuid)", "uuid"), ("Tags", "array(text)")],
-)  # fmt: skip
+    [
+        ("Id + 1", "integer"),
+        ("Price * 2", "decimal(12,2)"),
+        ("upper(Name)", "text"),
+        ("Seen at time zone 'UTC'", "timestamp"),
+        ("Id > 3", "boolean"),
+        ("Id / 2", "float"),
+        ("to_json(Name)", "json"),
+        ("cast(Name as uuid)", "uuid"),
+        ("Tags", "array(text)"),
+    ],
+)
 def test_the_type_of_an_expression(text, expected):
     found = expression_type(parse_expression(text, FIELDS), FIELDS)
     assert str(found).split("(")[0] == expected.split("(")[0]
@@ -195,6 +203,33 @@ def test_the_type_of_an_expression(text, expected):
 def test_an_expression_that_does_not_fit_its_types_is_refused():
     with pytest.raises(ExpressionRefused, match="does not fit"):
         expression_type(parse_expression("strftime(Name, Id)", FIELDS), FIELDS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "chr(Id)",
+        "round(Price, -1)",
+        "trunc(Price)",
+        "left(Name, Id)",
+        "to_days(Id) + Day",
+        "make_date(Id, Id, Id)",
+    ],
+)
+def test_functions_take_integers_of_64_bits(text):
+    expression_type(parse_expression(text, FIELDS), FIELDS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "regexp_matches(Name, '(')",
+        "regexp_matches(Name, '((a{1,100}){1,100}){1,100}')",
+    ],
+)
+def test_an_expression_that_can_never_work_is_refused(text):
+    with pytest.raises(ExpressionRefused, match="does not fit"):
+        expression_type(parse_expression(text, FIELDS), FIELDS)
 
 
 def test_an_interval_is_no_value_of_a_field():
