@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
 
+from apps.console import services
 from apps.core.services import set_platform_paused
-from apps.sources.models import Source
 
 
 @require_POST
@@ -31,11 +30,7 @@ def resume(request: HttpRequest) -> HttpResponse:
 @require_POST
 def remove_demo(request: HttpRequest) -> HttpResponse:
     """Remove the demo's sources, mappings, rules, runs and files."""
-    from apps.console.services import remove_demo as remove
-
-    if not request.user.has_perm("sources.delete_source"):
-        raise PermissionDenied
-    if Source.objects.filter(is_demo=True).exists():
-        remove()
+    if services.demo_is_loaded():
+        services.remove_demo(actor=request.user)  # type: ignore[arg-type]
         messages.success(request, "The demo is gone. Connect a source of your own next.")
     return redirect("admin:index")

@@ -66,7 +66,7 @@ def context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         **context,
         "title": "Overview",
         "has_demo": Source.objects.filter(is_demo=True).exists(),
-        "may_remove_demo": actor.has_perm("sources.delete_source"),
+        "may_remove_demo": actor.has_perms(["sources.delete_source", "rules.delete_rule"]),
         "platform": state,
         "may_pause": actor.has_perm("core.pause_platform"),
         "checklist": checklist(actor),
