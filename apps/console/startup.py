@@ -56,11 +56,12 @@ def load_demo_if_empty() -> str:
     return "loaded"
 
 
-def run_demo_once() -> None:
-    """Ask for the demo's first sync."""
-    run = _demo_function("run_demo_once")
-    if run is not None:
-        run()
+def first_sync() -> Program | None:
+    """The demo's first runs, beside everything else, so that people can watch them."""
+    if _demo_function("run_demo_once") is None:
+        return None
+    command = [sys.executable, "manage.py", "first_sync"]
+    return Program("demo", command, delay=1.0, once=True)
 
 
 def _demo_function(name: str) -> Callable[[], object] | None:

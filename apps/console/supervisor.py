@@ -35,11 +35,15 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass(frozen=True)
 class Program:
-    """What to run: `name` is the prefix of its lines, `delay` the seconds until its first start."""
+    """What to run: `name` is the prefix of its lines, `delay` the seconds until its first start.
+
+    What runs `once` is let go when it ends well; when it fails, it is started again.
+    """
 
     name: str
     command: Sequence[str]
     delay: float = 0.0
+    once: bool = False
 
 
 @dataclass
@@ -96,6 +100,10 @@ class Supervisor:
                 signal.signal(number, handler)
         return 0
 
+    def add(self, program: Program) -> None:
+        """Look after one more program."""
+        self.children.append(Child(program, start_at=time.monotonic() + program.delay))
+
     def say(self, text: str) -> None:
         """A line of the supervisor itself."""
         self._print("up", text, colour="1")
@@ -105,9 +113,11 @@ class Supervisor:
 
     def _look_after_children(self) -> None:
         now = time.monotonic()
-        for child in self.children:
+        for child in list(self.children):
             if child.process is not None and _has_ended(child.process):
-                self._bury(child)
+                if self._bury(child) == 0 and child.program.once:
+                    self.children.remove(child)
+                    continue
                 self._plan_restart(child, now)
             if child.process is None and now >= child.start_at:
                 self._start(child)
@@ -140,20 +150,21 @@ class Supervisor:
         self.say(f"{child.program.name} starts again in {child.pause:g} s")
         child.pause = min(child.pause * 2, LONGEST_PAUSE)
 
-    def _bury(self, child: Child) -> None:
-        """Kill what is left of an ended program's group, then let go of it."""
+    def _bury(self, child: Child) -> int:
+        """Kill what is left of an ended program's group, then let go of it; its exit status."""
         process = child.process
         if process is None:
-            return
+            return 0
         # Before it is waited for, its number cannot have gone to another process.
         _signal_group(process, signal.SIGKILL)
         status = process.wait()
         self._read(child)
         self._drop_pipe(child)
         child.process = None
-        if not self.signals_seen:
+        if not self.signals_seen and (status or not child.program.once):
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
             self.say(f"{child.program.name} ended ({how})")
+        return status
 
     def _pass_output_on(self, seconds: float) -> None:
         for key, _ in self._selector.select(seconds):

@@ -171,6 +171,20 @@ def test_a_program_that_does_not_exist_is_said_and_tried_again():
     assert "none cannot be started" in output.getvalue()
 
 
+def test_what_runs_once_ends_when_it_ends_well_and_is_repeated_when_it_fails(tmp_path):
+    mark = tmp_path / "tried"
+    source = (
+        f"import pathlib; p = pathlib.Path({str(mark)!r}); e = p.exists(); p.touch(); exit(not e)"
+    )
+    supervisor, output = _inside(_program("stays", "import time; time.sleep(600)"))
+    supervisor.add(Program("once", [sys.executable, "-c", source], once=True))
+
+    supervisor.run(lambda: _stop_when(supervisor, len(supervisor.children) == 1))
+
+    assert output.getvalue().count("once ended (exit status 1)") == 1
+    assert "once ended (exit status 0)" not in output.getvalue()
+
+
 def test_lines_carry_the_name_of_their_program_and_the_last_one_needs_no_end():
     supervisor, output = _inside(
         _program("a", "print('one'); print('two', end='')"),

@@ -80,8 +80,9 @@ class Command(BaseCommand):
                     supervisor.say("still not ready; the lines above say why")
                 return False
             _, password = create_administrator()
-            if demo_is_new:
-                startup.run_demo_once()
+            first_sync = startup.first_sync() if demo_is_new else None
+            if first_sync is not None:
+                supervisor.add(first_sync)
             connections.close_all()
             self._say(_welcome(address, password))
             return True
