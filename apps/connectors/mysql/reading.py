@@ -140,13 +140,13 @@ def _row_packets(connection: Any, query: str) -> Iterator[bytes]:
     """
     connection.query(query, unbuffered=True)
     result = connection._result
-    while True:
-        packet = connection._read_packet()
-        if result._check_packet_is_eof(packet):
-            result.unbuffered_active = False
-            result.connection = None
-            return
-        yield packet.get_all_data()
+    try:
+        while not result._check_packet_is_eof(packet := connection._read_packet()):
+            yield packet.get_all_data()
+    finally:
+        # Else the result reads its unwanted rest when it is collected.
+        result.unbuffered_active = False
+        result.connection = None
 
 
 def _split_row(data: bytes, appends: Sequence[Callable[[bytes | None], None]]) -> None:
