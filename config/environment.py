@@ -58,7 +58,7 @@ class Environment(BaseSettings):
     lease_seconds: float = 60.0
     tick_seconds: float = 5.0
     partition_rows: int = 250_000
-    memory_limit_mb: int = 400
+    memory_limit_mb: int = 256
     worker_processes: int = 2
     log_level: str = "INFO"
 

@@ -14,7 +14,7 @@ from apps.core.services import set_platform_paused
 from apps.rules.services import set_enabled
 from apps.runs.models import DueRun, Partition, Run
 from apps.runs.services import dispatching, request_run, start_due_runs, tick, work_until_finished
-from tests.platforms import Pair
+from tests.platforms import PLAIN_FIELDS, Pair
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -33,7 +33,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Pair:
-    pair = Pair(tmp_path, facts={"schedule_kind": "every", "every_minutes": 5})
+    pair = Pair(tmp_path, fields=PLAIN_FIELDS, facts={"schedule_kind": "every", "every_minutes": 5})
     pair.add_customers(3)
     return pair
 
@@ -131,7 +131,7 @@ def test_a_rule_waits_for_the_rule_it_depends_on(
     pair: Pair, tmp_path: Path, sent: list[str]
 ) -> None:
     facts = {"schedule_kind": "every", "every_minutes": 5}
-    dependent = Pair(tmp_path, name="a dependent", facts=facts)
+    dependent = Pair(tmp_path, name="a dependent", fields=PLAIN_FIELDS, facts=facts)
     dependent.rule.depends_on.add(pair.rule)
     set_enabled(dependent.rule, True)
     set_enabled(pair.rule, True)

@@ -17,14 +17,14 @@ from apps.runs.models import Partition, Run
 from apps.runs.services import request_run, work, work_until_finished
 from apps.runs.services.applying import PartitionApply
 from apps.runs.services.leasing import acquire, release
-from tests.platforms import Pair, lines
+from tests.platforms import PLAIN_FIELDS, Pair, lines
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Pair:
-    pair = Pair(tmp_path)
+    pair = Pair(tmp_path, fields=PLAIN_FIELDS)
     pair.add_customers(10)
     return pair
 
