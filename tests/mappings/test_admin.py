@@ -1,0 +1,149 @@
+"""The mapping page: editor, preview, suggestions, rights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.urls import reverse
+
+from apps.connectors.types import NeutralType
+from apps.mappings.admin.editor import editor_for, incompatibility
+from apps.mappings.models import Mapping
+from apps.mappings.selectors import mapping_spec
+from tests.people import administrator, person, signed_in, viewer
+from tests.platforms import Pair
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    pair = Pair(tmp_path)
+    pair.add_customers(3)
+    return pair
+
+
+def posted(mapping: Mapping, **changes: str) -> dict[str, Any]:
+    """The editor's form as stored, with some inputs changed; names are `right__part`."""
+    spec = mapping_spec(mapping)
+    editor = editor_for(mapping.left, mapping.right, spec.fields, spec.key)
+    data: dict[str, Any] = {
+        "name": mapping.name,
+        "left_dataset": str(mapping.left_id),
+        "right_dataset": str(mapping.right_id),
+    }
+    for row in editor.rows:
+        values = {"source": row.source, "expression": row.expression, "default": row.default}
+        values["key"] = "1" if row.is_key else ""
+        for part, value in values.items():
+            data[f"map-{row.number}-{part}"] = changes.get(f"{row.right}__{part}", value)
+    return data
+
+
+def change_url(mapping: Mapping) -> str:
+    return reverse("admin:mappings_mapping_change", args=(mapping.pk,))
+
+
+def test_saving_makes_a_new_version(pair):
+    client = signed_in(administrator())
+    data = posted(pair.mapping, note__source="field:name")
+    assert client.post(change_url(pair.mapping), data).status_code == 302
+    assert pair.mapping.current_version.number == 2
+    assert pair.mapping.fields.get(right="note").left == "name"
+
+
+def test_saving_what_is_stored_makes_no_version(pair):
+    signed_in(administrator()).post(change_url(pair.mapping), posted(pair.mapping))
+    assert pair.mapping.versions.count() == 1
+
+
+def test_a_wrong_expression_is_shown_in_its_row_with_everything_typed(pair):
+    data = posted(pair.mapping, full_name__expression="lowr(name)")
+    answer = signed_in(administrator()).post(change_url(pair.mapping), data)
+    assert answer.status_code == 200
+    row = answer.context["editor"].row("full_name")
+    assert row.errors
+    assert row.expression == "lowr(name)"
+    assert pair.mapping.versions.count() == 1
+
+
+def test_the_preview_shows_real_values_and_each_rows_error(pair):
+    client = signed_in(administrator())
+    data = posted(pair.mapping, mail__expression="lowr(email)")
+    page = client.post(reverse("admin:mappings_mapping_preview"), data).content.decode()
+    assert "<b>Name 1</b>" in page
+    assert "lowr" in page
+    assert page.count("hx-swap-oob") == len(pair.mapping.right.schema().fields)
+
+
+def test_a_suggestion_waits_for_its_confirmation(pair):
+    client = signed_in(administrator())
+    data = posted(pair.mapping, balance__source="")
+    page = client.post(reverse("admin:mappings_mapping_suggest"), data)
+    row = page.context["editor"].row("balance")
+    assert row.suggestion == "balance"
+    assert not row.is_mapped
+
+
+def test_without_the_authors_right_expressions_stay_as_they_are(pair):
+    editor = person(
+        "editor",
+        "mappings.view_mapping",
+        "mappings.change_mapping",
+        "sources.view_dataset",
+        "sources.view_source",
+    )
+    client = signed_in(editor)
+    changed = posted(pair.mapping, full_name__expression="upper(name)")
+    answer = client.post(change_url(pair.mapping), changed)
+    assert answer.status_code == 200
+    assert any("author expressions" in error for error in answer.context["errors"])
+    unchanged = posted(pair.mapping, note__source="field:name")
+    assert client.post(change_url(pair.mapping), unchanged).status_code == 302
+
+
+def test_who_may_only_look_saves_nothing(pair):
+    client = signed_in(viewer())
+    assert client.get(change_url(pair.mapping)).status_code == 200
+    assert client.post(change_url(pair.mapping), posted(pair.mapping)).status_code == 403
+    preview = reverse("admin:mappings_mapping_preview")
+    assert client.post(preview, posted(pair.mapping)).status_code == 403
+
+
+def test_the_missing_target_is_created_and_mapped(pair):
+    client = signed_in(administrator())
+    values = {
+        "left": str(pair.mapping.left_id),
+        "source": str(pair.mapping.right.source_id),
+        "name": "copies",
+        "naming": "same",
+    }
+    answer = client.post(reverse("admin:mappings_mapping_create_target"), values)
+    assert answer.status_code == 302
+    assert pair.mapping.right.source.datasets.filter(name="copies").exists()
+    assert client.get(answer["Location"]).status_code == 200
+
+
+def test_a_name_that_is_taken_is_refused(pair, tmp_path):
+    other = Pair(tmp_path, name="other")
+    data = {**posted(other.mapping), "name": pair.mapping.name}
+    answer = signed_in(administrator()).post(change_url(other.mapping), data)
+    assert answer.status_code == 200
+    assert any("already" in error for error in answer.context["errors"])
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "fits"),
+    [
+        ("integer", "decimal(10,2)", True),
+        ("text(20)", "text(10)", False),
+        ("text(10)", "text(20)", True),
+        ("boolean", "date", False),
+        ("date", "timestamp", True),
+    ],
+)
+def test_pairs_that_do_not_fit_are_flagged(left, right, fits):
+    note = incompatibility(NeutralType.parse(left), NeutralType.parse(right))
+    assert (note == "") is fits

@@ -1,0 +1,153 @@
+"""The rule page: one version from rule and checks, errors where they belong, buttons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.urls import reverse
+
+from apps.engine.spec import CheckKind
+from apps.rules.admin.checks import parameter_text, parse_parameter
+from apps.rules.models import Check, Rule
+from apps.runs.models import Run
+from tests.people import administrator, person, signed_in, viewer
+from tests.platforms import Pair
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    pair = Pair(tmp_path)
+    pair.add_customers(3)
+    return pair
+
+
+def posted(rule: Rule, checks: list[dict[str, str]] | None = None, **changes: Any) -> dict:
+    data = {
+        "name": rule.name,
+        "mapping": str(rule.mapping_id),
+        "direction": "left_to_right",
+        "delta": "full",
+        "cursor_lag_seconds": "0",
+        "sweep_minutes": "1440",
+        "on_leave": "keep",
+        "on_delete": "propagate",
+        "mark_value": "true",
+        "schedule_kind": "manual",
+        "time_zone": "UTC",
+        "refuse_empty_source": "on",
+        "checks-TOTAL_FORMS": str(len(checks or [])),
+        "checks-INITIAL_FORMS": "0",
+        "_continue": "1",
+    }
+    for number, check in enumerate(checks or []):
+        data |= {f"checks-{number}-{name}": value for name, value in check.items()}
+    return {**data, **changes}
+
+
+def change_url(rule: Rule) -> str:
+    return reverse("admin:rules_rule_change", args=(rule.pk,))
+
+
+def do_url(rule: Rule, name: str) -> str:
+    return reverse("admin:rules_rule_do", args=(rule.pk, name))
+
+
+def test_rule_and_checks_are_saved_as_one_version(pair):
+    check = {
+        "name": "paid",
+        "kind": "range",
+        "field": "balance",
+        "parameter": "0..100",
+        "severity": "reject",
+    }
+    data = posted(pair.rule, [check], max_deletes="5")
+    answer = signed_in(administrator()).post(change_url(pair.rule), data)
+    assert answer.status_code == 302, answer.context["errors"]
+    spec = pair.rule.current_version.spec()
+    assert pair.rule.current_version.number == 2
+    assert (spec.checks[0].minimum, spec.checks[0].maximum) == ("0", "100")
+    assert spec.guards.max_deletes == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"schedule_kind": "cron", "cron": "every now and then"}, "schedule_kind"),
+        ({"time_zone": "Mars/Olympus"}, "time_zone"),
+        ({"delta": "cursor", "cursor_field": "nothing"}, "cursor_field"),
+        ({"on_delete": "mark"}, "__all__"),
+        ({"filter": "lowr(name) = 'a'"}, "filter"),
+    ],
+)
+def test_what_the_service_refuses_is_shown_in_the_form(pair, changes, field):
+    answer = signed_in(administrator()).post(change_url(pair.rule), posted(pair.rule, **changes))
+    assert answer.status_code == 200
+    assert field in answer.context["adminform"].form.errors
+    assert pair.rule.versions.count() == 1
+
+
+def test_dry_run_leads_to_its_run(pair):
+    answer = signed_in(administrator()).post(do_url(pair.rule, "dry-run"))
+    run = Run.objects.get()
+    assert run.is_dry
+    assert answer["Location"] == reverse("admin:runs_run_change", args=(run.pk,))
+
+
+def test_a_paused_rule_says_why_it_does_not_run(pair):
+    client = signed_in(administrator())
+    client.post(do_url(pair.rule, "pause"))
+    answer = client.post(do_url(pair.rule, "run"), follow=True)
+    assert not Run.objects.exists()
+    assert any("paused" in str(message) for message in answer.context["messages"])
+
+
+def test_enabling_and_disabling(pair):
+    client = signed_in(administrator())
+    Rule.objects.update(schedule_kind="every", every_minutes=5)
+    client.post(do_url(pair.rule, "enable"))
+    pair.rule.refresh_from_db()
+    assert pair.rule.enabled
+    assert "Next five due times" in client.get(change_url(pair.rule)).content.decode()
+    client.post(do_url(pair.rule, "disable"))
+    pair.rule.refresh_from_db()
+    assert not pair.rule.enabled
+
+
+def test_running_needs_its_permission(pair):
+    assert signed_in(viewer()).post(do_url(pair.rule, "run")).status_code == 403
+    runner = person("runner", "rules.view_rule", "rules.run_rule", "runs.view_run")
+    assert signed_in(runner).post(do_url(pair.rule, "run")).status_code == 302
+    assert Run.objects.get().requested_by == runner
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("type", "decimal(10,2)"),
+        ("pattern", "[A-Z]+"),
+        ("range", "0..100"),
+        ("range", "..5"),
+        ("set", "new, paid"),
+        ("reference", "iso"),
+        ("expression", "price > 0"),
+        ("required", ""),
+    ],
+)
+def test_a_checks_parameter_reads_as_it_was_written(kind, text):
+    check = Check(kind=kind, **_as_stored(parse_parameter(CheckKind(kind), text)))
+    assert parameter_text(check) == text
+
+
+def _as_stored(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: "" if value is None else value for name, value in values.items()}
+
+
+@pytest.mark.parametrize(("kind", "text"), [("range", "5"), ("range", ".."), ("set", "")])
+def test_a_parameter_that_says_nothing_is_refused(kind, text):
+    with pytest.raises(ValidationError):
+        parse_parameter(CheckKind(kind), text)
