@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
+from uuid import UUID
 
 from django.db.models import QuerySet
 
@@ -73,22 +74,30 @@ def rule_spec(rule: Rule) -> RuleSpec:
     )
 
 
-def in_dependency_order(chosen: Iterable[Rule]) -> list[Rule]:
-    """Rules so that each comes after those it depends on.
+def dependencies(chosen: Iterable[Rule]) -> dict[UUID, set[UUID]]:
+    """For each rule the ones among these that come first, all by id.
 
     Dependencies are the declared ones and those of the right datasets' foreign keys.
-    Raises ConfigurationError naming the circle.
     """
     by_id = {rule.pk: rule for rule in chosen}
     by_right = {rule.mapping.right_id: rule.pk for rule in by_id.values()}
-    graph: dict[Any, set[Any]] = {}
+    graph: dict[UUID, set[UUID]] = {}
     for rule in by_id.values():
         declared = set(rule.depends_on.values_list("pk", flat=True)) & by_id.keys()
         datasets = rule.mapping.right.depends_on.values_list("pk", flat=True)
         implied = {by_right[pk] for pk in datasets if pk in by_right} - {rule.pk}
         graph[rule.pk] = declared | implied
+    return graph
+
+
+def in_dependency_order(chosen: Iterable[Rule]) -> list[Rule]:
+    """Rules so that each comes after those it depends on.
+
+    Raises ConfigurationError naming the circle.
+    """
+    by_id = {rule.pk: rule for rule in chosen}
     try:
-        return [by_id[pk] for pk in TopologicalSorter(graph).static_order()]
+        return [by_id[pk] for pk in TopologicalSorter(dependencies(by_id.values())).static_order()]
     except CycleError as error:
         names = " → ".join(by_id[pk].name for pk in error.args[1])
         raise ConfigurationError(

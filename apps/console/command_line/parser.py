@@ -1,0 +1,77 @@
+"""The verbs and their arguments. Imports nothing that takes time."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, _SubParsersAction
+from pathlib import Path
+
+Verbs = _SubParsersAction  # type: ignore[type-arg]
+
+
+def add_verbs(parser: ArgumentParser) -> None:
+    """Add every verb to the parser of `manage.py lockstep`."""
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _configuration(verbs)
+    _sources(verbs)
+    _runs(verbs)
+    _control(verbs)
+    _demo(verbs)
+
+
+def _verb(verbs: Verbs, name: str, function: str, text: str) -> ArgumentParser:
+    parser: ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
+    parser.set_defaults(verb=function)
+    return parser
+
+
+def _configuration(verbs: Verbs) -> None:
+    text = "Create or update sources, lookups, mappings and rules from a YAML file."
+    verb = _verb(verbs, "apply", "configuration:apply", text)
+    verb.add_argument("file", metavar="FILE", type=Path)
+    verb.add_argument("--dry-run", action="store_true", help="only say what would change")
+    verb = _verb(verbs, "export", "configuration:export", "Print everything as such a file.")
+    verb.add_argument("--output", metavar="FILE", type=Path, help="write there instead")
+
+
+def _sources(verbs: Verbs) -> None:
+    verb = _verb(verbs, "check", "sources:check", "Test the connection of a source.")
+    verb.add_argument("source", metavar="SOURCE")
+    text = "Read what a source holds, and report what has changed there."
+    verb = _verb(verbs, "discover", "sources:discover", text)
+    verb.add_argument("source", metavar="SOURCE")
+
+
+def _runs(verbs: Verbs) -> None:
+    text = "Dry run: plan what a rule would write, without writing it."
+    verb = _verb(verbs, "plan", "runs:plan", text)
+    verb.add_argument("rule", metavar="RULE")
+    verb.add_argument("--wait", action="store_true", help="wait, then print the first changes")
+    verb.add_argument("--sweep", action="store_true", help="a cursor rule compares all keys")
+    verb.add_argument(
+        "--limit", type=int, default=20, metavar="N", help="how many changes to print (20)"
+    )
+    text = "Start rules, in the order in which they depend on each other."
+    verb = _verb(verbs, "run", "runs:run", text)
+    verb.add_argument("rules", metavar="RULE", nargs="*", help="a name, or a pattern such as 'a*'")
+    verb.add_argument("--all", action="store_true", dest="everything", help="every rule")
+    verb.add_argument("--wait", action="store_true", help="one after the other, until all are done")
+    verb.add_argument("--sweep", action="store_true", help="cursor rules compare all keys")
+
+
+def _control(verbs: Verbs) -> None:
+    verb = _verb(verbs, "status", "control:status", "Show how the rules are doing.")
+    verb.add_argument("rule", metavar="RULE", nargs="?")
+    for name, text in (("pause", "Start no more runs of"), ("resume", "Start runs again of")):
+        verb = _verb(verbs, name, f"control:{name}", f"{text} a rule, a source, or anything.")
+        verb.add_argument("name", metavar="RULE|SOURCE", nargs="?")
+        verb.add_argument("--all", action="store_true", dest="everything", help="everything")
+
+
+def _demo(verbs: Verbs) -> None:
+    parser = verbs.add_parser("demo", help="Load, move, run or remove the demo.")
+    demo = parser.add_subparsers(metavar="VERB", required=True)
+    _verb(demo, "load", "demo:load", "Write the demo's platforms and configure their sync.")
+    _verb(demo, "run", "demo:run", "Do the demo's first runs and a dry run.")
+    _verb(demo, "touch", "demo:touch", "Edit a few records of the demo's CRM.")
+    _verb(demo, "remove", "demo:remove", "Remove everything of the demo.")
