@@ -7,7 +7,6 @@ against a pair; near names with such types are not proposed at all.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -16,7 +15,6 @@ from apps.connectors.base import DatasetSchema, FieldSchema
 from apps.connectors.types import Kind, NeutralType
 
 NEAR = 0.72
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
 _NUMBERS = frozenset({Kind.INTEGER, Kind.DECIMAL, Kind.FLOAT, Kind.BOOLEAN})
 _TIMES = frozenset({Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ})
 
@@ -73,8 +71,32 @@ def compatible_types(left: NeutralType, right: NeutralType) -> bool:
 
 def snake_case(name: str) -> str:
     """`MediaTypeId` -> `media_type_id`; what has no letters of either case stays."""
-    words = _WORD.findall(name)
-    return "_".join(word.lower() for word in words) or name.lower()
+    return "_".join(word.lower() for word in _words(name)) or name.lower()
+
+
+def _words(name: str) -> list[str]:
+    """Words of a name: they begin at a capital, at digits and after what is neither.
+
+    Of several capitals in a row the last begins a word when small letters follow: HTTPServer.
+    """
+    words: list[str] = []
+    previous = " "
+    for place, character in enumerate(name):
+        following = name[place + 1 : place + 2]
+        if not character.isalnum():
+            previous = character
+            continue
+        begins = (
+            not previous.isalnum()
+            or character.isnumeric() != previous.isnumeric()
+            or (character.isupper() and (not previous.isupper() or following.islower()))
+        )
+        if begins:
+            words.append(character)
+        else:
+            words[-1] += character
+        previous = character
+    return words
 
 
 def camel_case(name: str) -> str:
@@ -94,11 +116,12 @@ def propose_right(left: DatasetSchema, name: str, naming: str = "same") -> Datas
     """The shape of a new target for `left`. Raises ValueError for an unknown naming."""
     if naming not in _NAMINGS:
         raise ValueError(f"naming '{naming}' is none of {', '.join(_NAMINGS)}")
-    rename = _NAMINGS[naming]
+    names = _unique([_NAMINGS[naming](field.name) for field in left.fields])
+    renamed = dict(zip(left.field_names, names, strict=True))
     fields = tuple(
         replace(
             field,
-            name=rename(field.name),
+            name=renamed[field.name],
             native_type="",
             has_default=False,
             server_assigned=False,
@@ -106,4 +129,16 @@ def propose_right(left: DatasetSchema, name: str, naming: str = "same") -> Datas
         )
         for field in left.fields
     )
-    return DatasetSchema(name=name, fields=fields, key=tuple(rename(part) for part in left.key))
+    return DatasetSchema(name=name, fields=fields, key=tuple(renamed[part] for part in left.key))
+
+
+def _unique(names: list[str]) -> list[str]:
+    """The names, with a number added where one would come twice."""
+    taken: set[str] = set()
+    for place, name in enumerate(names):
+        number = 2
+        while names[place] in taken:
+            names[place] = f"{name}_{number}"
+            number += 1
+        taken.add(names[place])
+    return names
