@@ -176,7 +176,7 @@ class Runner:
     def _failed(self, table: pa.Table, reason: str) -> Transformed:
         rejected = [
             RecordRejection(
-                left_key=None,
+                left_key=self.program.left_key_of(record),
                 right_key=None,
                 code=EXPRESSION_FAILED,
                 message=f"an expression failed: {reason}",

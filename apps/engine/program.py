@@ -6,12 +6,14 @@ They stand apart from the compiler so that the sandbox's child starts without it
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from dataclasses import field as attribute
 
 import pyarrow as pa
 
 from apps.connectors.types import NeutralType
+from apps.engine.types_sql import key_text
 
 LEFT_KEY = "__left_key"
 RIGHT_KEY = "__right_key"
@@ -57,6 +59,7 @@ class TransformProgram:
              still needs its canonical form;
     lookups: names of the lookup tables it uses;
     trusted: it has no expression of a person, so it can run outside the sandbox;
+    left_key: key fields of the left dataset, which are among the inputs;
     notes:   what an administrator should know, in sentences.
     """
 
@@ -69,6 +72,7 @@ class TransformProgram:
     fast_sql: str
     careful_sql: str
     trusted: bool
+    left_key: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -87,6 +91,11 @@ class TransformProgram:
         fields = [pa.field(column.name, column.neutral.arrow) for column in self.outputs]
         return pa.schema([*fields, (LEFT_KEY, pa.string()), (RIGHT_KEY, pa.string())])
 
+    def left_key_of(self, record: Mapping[str, str | None]) -> str | None:
+        """The left key of a record of canonical texts, None where it cannot be told."""
+        values = [record[name] for name in self.left_key]
+        return key_text(values) if values and None not in values else None
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
 
@@ -99,7 +108,7 @@ class TransformProgram:
             problems=tuple(ProblemSpec(**item) for item in data["problems"]),
             **{
                 name: tuple(data[name])
-                for name in ("lookups", "warnings", "canonical_json", "notes")
+                for name in ("lookups", "warnings", "canonical_json", "left_key", "notes")
             },
             fast_sql=data["fast_sql"],
             careful_sql=data["careful_sql"],

@@ -127,12 +127,13 @@ class Sandbox:
         self._deaths += 1
         if self._deaths > self.limits.deaths or not batch.num_rows:
             raise SandboxDied(f"the expressions fail on record after record: {reason}")
+        record = left_texts(batch, self.program)[0]
         rejection = RecordRejection(
-            left_key=None,
+            left_key=self.program.left_key_of(record),
             right_key=None,
             code=EXPRESSION_DIED,
             message=f"the expressions could not finish on this record: {reason}",
-            record=left_texts(batch, self.program)[0],
+            record=record,
         )
         empty = self.program.records_schema.empty_table()
         return Transformed(empty, [rejection], {}, [], KEYS_SCHEMA.empty_table())

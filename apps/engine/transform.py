@@ -267,6 +267,7 @@ class _Compiler:
             and not any(
                 c.kind in (CheckKind.EXPRESSION, CheckKind.PATTERN) for c in self.rule.checks
             ),
+            left_key=self.mapping.left.key,
             notes=tuple(self.notes),
         )
 

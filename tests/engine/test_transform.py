@@ -166,7 +166,7 @@ def test_null_stays_null(source, target, value, expected):
 
 
 @given(st.data(), st.sampled_from(SCALARS))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_value_copied_to_its_own_type_and_to_text_is_unchanged(data, neutral):
     values = data.draw(st.lists(storage_values(neutral), min_size=1, max_size=4))
     left = dataset("l", id="integer", v=str(neutral))
