@@ -99,14 +99,14 @@ SERVICES = {
         Service(
             "postgresql",
             "LOCKSTEP_TEST_POSTGRESQL_URL",
-            "postgresql://postgres:postgres@127.0.0.1:5432/postgres",
+            "postgresql://postgres@127.0.0.1:5432/postgres",
             "postgresql",
             _postgresql,
         ),
         Service(
             "mariadb",
             "LOCKSTEP_TEST_MARIADB_URL",
-            "mysql://root:@127.0.0.1:3306/",
+            "mysql://root@127.0.0.1:3306/",
             "mariadb-server",
             _mariadb,
         ),

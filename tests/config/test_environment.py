@@ -36,7 +36,7 @@ def test_nothing_set_means_embedded_on_sqlite_and_a_folder_as_broker(environment
 
     assert settings.profile is Profile.EMBEDDED
     assert settings.django_database()["ENGINE"] == "django.db.backends.sqlite3"
-    assert settings.celery_broker() .startswith("filesystem:")
+    assert settings.celery_broker().startswith("filesystem:")
 
 
 def test_production_starts_when_everything_is_named(environment):

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,11 +174,14 @@ def test_a_program_that_does_not_exist_is_said_and_tried_again():
 
 def test_what_runs_once_ends_when_it_ends_well_and_is_repeated_when_it_fails(tmp_path):
     mark = tmp_path / "tried"
-    source = (
-        f"import pathlib; p = pathlib.Path({str(mark)!r}); e = p.exists(); p.touch(); exit(not e)"
-    )
+    source = f"""
+        from pathlib import Path
+        tried = Path({str(mark)!r}).exists()
+        Path({str(mark)!r}).touch()
+        raise SystemExit(not tried)
+    """
     supervisor, output = _inside(_program("stays", "import time; time.sleep(600)"))
-    supervisor.add(Program("once", [sys.executable, "-c", source], once=True))
+    supervisor.add(replace(_program("once", source), once=True))
 
     supervisor.run(lambda: _stop_when(supervisor, len(supervisor.children) == 1))
 

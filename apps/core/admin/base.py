@@ -130,7 +130,7 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
         self, request: HttpRequest, template: str, obj: Any = None, **context: Any
     ) -> TemplateResponse:
         """A page of our own with the frame of the admin around it."""
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         common = {
             **self.admin_site.each_context(request),
             "crumbs": self._crumbs(context.get("title", "")),
@@ -159,7 +159,8 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
         if obj is not None:
             context["object_actions"] = self.available_actions(request, obj)
         context.update(self.page_context(request, obj))
-        return super().changeform_view(request, object_id, form_url, context)
+        page: HttpResponse = super().changeform_view(request, object_id, form_url, context)
+        return page
 
     def chips(self, request: HttpRequest) -> list[Chip]:
         return []
@@ -168,7 +169,8 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         context = {"chips": self.chips(request), **(extra_context or {})}
-        return super().changelist_view(request, context)
+        page: HttpResponse = super().changelist_view(request, context)
+        return page
 
 
 class ReadOnlyAdmin(BaseAdmin):

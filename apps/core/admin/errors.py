@@ -56,11 +56,11 @@ class ServiceErrorsMixin:
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         try:
-            return super().changeform_view(request, *args, **kwargs)  # type: ignore[misc]
+            return super().changeform_view(request, *args, **kwargs)  # type: ignore[misc, no-any-return]
         except LockstepError as error:
             request.service_error = error  # type: ignore[attr-defined]
         except PermissionDenied as error:
             if not error.args:
                 raise
             request.service_error = error  # type: ignore[attr-defined]
-        return super().changeform_view(request, *args, **kwargs)  # type: ignore[misc]
+        return super().changeform_view(request, *args, **kwargs)  # type: ignore[misc, no-any-return]
