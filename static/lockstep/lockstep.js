@@ -63,6 +63,12 @@ function improve(root) {
   labelNamelessInputs(root);
 }
 
+// The theme takes every settled form for a page of an inline; only those say which one they are.
+
+document.addEventListener("htmx:afterSettle", (event) => {
+  if (!event.target.dataset?.inlineFormset) event.stopImmediatePropagation();
+});
+
 // Confirmation: a form with data-ls-confirm asks before it is sent.
 
 function ask(question, label) {

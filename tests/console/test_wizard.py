@@ -74,7 +74,9 @@ def walk(tmp_path: Path) -> Walk:
 
 def test_all_the_way_to_an_enabled_rule(walk: Walk):
     walk.to_policies()
+    assert walk.client.get(walk.url("step", "dry-run")).status_code == 200
     run = walk.dry_run()
+    assert "See every change" in walk.client.get(walk.url("step", "dry-run")).content.decode()
     assert (run.status, run.planned_inserts, run.mode) == ("planned", 2, "dry_run")
     page = walk.client.get(walk.url("step", "enable"))
     assert page.context["proven"]

@@ -24,7 +24,7 @@ def urlpatterns(site: AdminSite) -> list[URLPattern]:
         own("<uuid:draft_id>/add-source/", parts.add_source, "new_sync_add_source"),
         own("<uuid:draft_id>/discover/", parts.discover, "new_sync_discover"),
         own("<uuid:draft_id>/check-key/", parts.check_key, "new_sync_check_key"),
-        own("<uuid:draft_id>/dry-run/", parts.dry_run, "new_sync_dry_run"),
+        own("<uuid:draft_id>/start-dry-run/", parts.dry_run, "new_sync_dry_run"),
         own("<uuid:draft_id>/progress/", parts.progress, "new_sync_progress"),
         own("<uuid:draft_id>/due-times/", parts.due_times, "new_sync_due_times"),
         own("<uuid:draft_id>/<slug:step>/", pages.step_page, "new_sync_step"),

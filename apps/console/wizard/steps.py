@@ -200,8 +200,10 @@ def posted_pairs(request: HttpRequest) -> list[list[str]]:
 
 
 def _proposed_pairs(left: Dataset, right: Dataset) -> list[list[str]]:
-    """The right dataset's key and the left fields that look like it."""
+    """The right dataset's key and the left fields that look like it, else both sides' own keys."""
     partners = {pair.right: pair.left for pair in suggest(left, right)}
+    if not set(right.key) <= partners.keys() and len(left.key) == len(right.key):
+        return [list(pair) for pair in zip(left.key, right.key, strict=True)][:MOST_KEY_FIELDS]
     return [[partners[name], name] for name in right.key if name in partners][:MOST_KEY_FIELDS]
 
 

@@ -1,0 +1,220 @@
+"""The pages of `docs/reference` that follow from the code: `manage.py write_reference` writes them.
+
+A test fails when one is out of date.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, _SubParsersAction
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from pydantic.fields import FieldInfo
+
+from apps.connectors.base import Capabilities
+from apps.connectors.registry import connector_class, connector_names, secret_names
+from apps.console.command_line.parser import add_verbs
+from apps.engine.functions import FUNCTIONS, REASONS
+from apps.rules.configuration.schema import Document
+
+FOLDER = Path(settings.BASE_DIR) / "docs" / "reference"
+GENERATED = "<!-- Written by `manage.py write_reference`; change the code instead. -->\n"
+
+
+def configuration_schema() -> str:
+    """JSON Schema of a configuration file, for editors."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Document.model_json_schema(by_alias=True),
+        "title": "Lockstep configuration",
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+EXPRESSIONS_HEAD = """# Expressions
+
+Field expressions, filters and checks are SQL scalar expressions over the fields of **one** record:
+field expressions and filters read left fields, checks read right fields.
+
+```sql
+concat(trim(FirstName), ' ', upper(LastName))
+CASE WHEN status = 'active' THEN 'customer' ELSE 'prospect' END
+lookup('countries', upper(trim(country)))
+CAST(quantity * unit_price AS DECIMAL(12, 2))
+```
+
+- **Fields** are written by name, in double quotes where the name is no plain word: `"Unit price"`.
+- **Texts** stand in single quotes, `''` is a quote inside one.
+- **Operators**: `+ - * / // %`, `||` joins texts, `= <> < <= > >=`, `AND OR NOT`, `IS NULL`,
+  `IS DISTINCT FROM`, `BETWEEN`, `IN (…)`, `LIKE`, `ILIKE`, `CASE WHEN … THEN … ELSE … END`,
+  `AT TIME ZONE`.
+- **Casts**: `CAST(value AS type)` and `TRY_CAST` (NULL where it does not fit) to boolean, bigint,
+  decimal(p, s), double, varchar, blob, date, time, timestamp, timestamptz, uuid, json.
+- **NULL** in, NULL out, except where a function says otherwise. A check that gives NULL counts as
+  passed; a filter that gives NULL leaves the record out.
+- An expression that fails for one record (a text that is no number, say) rejects that record.
+
+Why only these functions: [the safety of expressions](../explanation/safety-of-expressions.md).
+
+## Functions
+
+| function | gives |
+|---|---|
+"""
+
+
+def expressions() -> str:
+    lines = [f"| `{name}` | {_cell(text)} |" for name, text in FUNCTIONS.items()]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in REASONS.items():
+        reasons.setdefault(reason, []).append(f"`{name}`")
+    left_out = [f"- {', '.join(names)}: {reason}." for reason, names in reasons.items()]
+    return "\n".join(
+        [GENERATED + EXPRESSIONS_HEAD + "\n".join(lines), "", "## Left out", "", *left_out, ""]
+    )
+
+
+CONNECTORS_HEAD = """# Connectors
+
+A connector is the code that talks to one kind of source. Its settings are the same in the admin's
+form, in a [configuration file](configuration.md) and in the code. Secrets are stored encrypted and
+never shown again. A Python package adds a connector through an entry point in the group
+`lockstep.connectors` that names its `apps.connectors.base.Connector` subclass.
+
+"""
+_CAPABILITIES = {
+    "write": "can be written",
+    "cursor": "reads only what lies after a cursor value",
+    "key_lookup": "reads given keys without a full scan",
+    "transactions": "writes a batch whole or not at all",
+    "target_lock": "writers exclude each other through the target",
+    "delete": "can delete",
+    "create_dataset": "creates missing datasets",
+    "inferred_types": "types may be inferred from values",
+}
+
+
+def connectors() -> str:
+    """Settings and capabilities of the connectors that come with Lockstep."""
+    pages = [_connector(name) for name in connector_names()]
+    return GENERATED + CONNECTORS_HEAD + "\n".join(pages)
+
+
+def _connector(name: str) -> str:
+    connector = connector_class(name)
+    secrets = secret_names(name)
+    rows = [
+        f"| `{key}` | {_default(info, key in secrets)} | {_cell(_meaning(info))} |"
+        for key, info in connector.settings_model.model_fields.items()
+    ]
+    head = f"## {connector.label} (`{name}`)\n\n{_able(connector.capabilities)}\n"
+    return "\n".join([head, "| setting | default | meaning |", "|---|---|---|", *rows, ""])
+
+
+def _able(capabilities: Capabilities) -> str:
+    able = [text for name, text in _CAPABILITIES.items() if getattr(capabilities, name, False)]
+    return f"It {'; '.join(able)}." if able else "It is read only."
+
+
+def _default(info: FieldInfo, secret: bool) -> str:
+    if secret:
+        return "none, secret"
+    if info.is_required():
+        return "required"
+    default = getattr(info.default, "value", info.default)
+    if default in (None, "", ()):
+        return "none"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _meaning(info: FieldInfo) -> str:
+    return ": ".join(part for part in (info.title, info.description) if part)
+
+
+COMMAND_LINE_HEAD = """# Command line
+
+`python manage.py lockstep VERB` does from a shell what the admin does. It acts as the platform
+itself, so whoever can run it can do everything. With `--json` each verb prints one JSON document
+on standard output, errors included (`{"error": {"code": …, "message": …, "where": …,
+"remedy": …}}`). Without it, an error is one line on standard error that says what, where, and what
+to do.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | failed or refused |
+| 2 | wrong usage, or no such rule or source |
+| 3 | done with rejections |
+
+`run --wait` and `plan --wait` wait for the workers. When no worker takes a run within three
+seconds, the command does the work itself, so that they work without `make run` too. Stopping the
+command with Ctrl-C does not cancel the run: workers go on with it.
+
+On a terminal a bar shows phase, rate and the estimated time that is left; otherwise each phase is
+a line.
+
+"""
+
+
+def command_line() -> str:
+    """Every verb with its arguments."""
+    parser = ArgumentParser(prog="lockstep")
+    add_verbs(parser)
+    return GENERATED + COMMAND_LINE_HEAD + "\n".join(_verbs(parser, "lockstep"))
+
+
+def _verbs(parser: ArgumentParser, prefix: str) -> Iterator[str]:
+    for group in parser._actions:
+        if isinstance(group, _SubParsersAction):
+            for name, verb in group.choices.items():
+                if any(isinstance(action, _SubParsersAction) for action in verb._actions):
+                    yield from _verbs(verb, f"{prefix} {name}")
+                else:
+                    yield _verb(verb, f"{prefix} {name}")
+
+
+def _verb(verb: ArgumentParser, name: str) -> str:
+    words: list[str] = []
+    details: list[str] = []
+    for action in verb._actions:
+        if action.dest in ("help", "as_json"):
+            continue
+        metavar = str(action.metavar or "")
+        if action.option_strings:
+            word = f"{action.option_strings[0]} {metavar}".strip()
+            words.append(f"[{word}]")
+        else:
+            word = metavar + (" …" if action.nargs == "*" else "")
+            words.append(f"[{word}]" if action.nargs in ("*", "?") else word)
+        if action.help:
+            details.append(f"- `{word}`: {action.help}")
+    usage = " ".join([name, *words, "[--json]"])
+    parts = [f"## {name}", "", str(verb.description), "", f"    {usage}", ""]
+    return "\n".join([*parts, *details, *([""] if details else [])])
+
+
+def _cell(text: Any) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "configuration.schema.json": configuration_schema,
+    "expressions.md": expressions,
+    "connectors.md": connectors,
+    "command-line.md": command_line,
+}
+
+
+def write() -> list[str]:
+    """Write the pages that are out of date; returns their names."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, build in PAGES.items():
+        path, text = FOLDER / name, build()
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            written.append(name)
+    return written
