@@ -87,7 +87,7 @@ def _filled(value: Any, variables: Mapping[str, str], name: str) -> Any:
 
 
 def _variable(variable: str, variables: Mapping[str, str], setting: str) -> str:
-    if not variables.get(variable):
+    if variable not in variables:
         raise ConfigurationError(
             f"the environment variable {variable} is not set",
             where=setting,
