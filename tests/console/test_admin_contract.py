@@ -107,6 +107,28 @@ def test_every_page_opens_for_an_administrator(pair, django_assert_max_num_queri
 
 
 @pytest.mark.django_db(transaction=True)
+def test_every_page_opens_for_who_may_only_look(pair):
+    client = signed_in(viewer())
+    for model_admin in model_admins():
+        obj = model_admin.model._default_manager.first()
+        for address in (model_admin.url("changelist"), model_admin.url("change", obj.pk)):
+            page = client.get(address)
+            assert page.status_code == 200, address
+            assert 'name="_save"' not in page.content.decode(), address
+
+
+@pytest.mark.django_db
+def test_every_empty_list_says_what_to_do_next(client):
+    client = signed_in(administrator())
+    for model_admin in model_admins():
+        if model_admin.model._default_manager.exists():
+            continue
+        page = client.get(model_admin.url("changelist")).content.decode()
+        assert "ls-empty" in page, model_admin
+        assert "yielded into no results" not in page
+
+
+@pytest.mark.django_db(transaction=True)
 def test_no_list_asks_more_with_more_rows(pair, django_assert_max_num_queries):
     client = signed_in(administrator())
     address = reverse("admin:runs_run_changelist")

@@ -243,6 +243,9 @@ def keep_mapping(request: HttpRequest, draft: SyncDraft) -> Problems:
     specs = editor.specs()
     if any(row.errors for row in editor.rows):
         return ["Some rows are not complete: they are marked."]
+    if editor.unmapped_required:
+        names = ", ".join(row.right for row in editor.unmapped_required)
+        return [f"Required fields without a value: {names}. Every new record would be refused."]
     try:
         require_author(request.user, [], [f.to_right for f in specs])  # type: ignore[arg-type]
         validate_mapping(editor.mapping_spec())
