@@ -54,6 +54,8 @@ DUPLICATE_KEY = "record.duplicate_key"
 AMBIGUOUS = "record.ambiguous"
 KEY_TAKEN = "record.key_taken"
 
+FLUSH_BYTES = 32 * 1_048_576
+
 KEY_COLUMNS = ("left_key", "right_key")
 KEYS = pa.schema([(name, pa.string()) for name in KEY_COLUMNS])
 UNCHANGED = pa.schema([*KEYS, ("image", pa.string())])
@@ -106,6 +108,15 @@ class PlanSummary:
         return self.inserts + self.updates + self.deletes + self.marks
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """Rows of one table that are not in the database yet."""
+
+    select: str
+    tables: list[pa.Table] = field(default_factory=list)
+    size: int = 0
+
+
 class Planner:
     """Collects both sides, plans once, then hands out the plan. A context manager.
 
@@ -134,6 +145,7 @@ class Planner:
             spec.right: mapping.right.field(spec.right).neutral_type for spec in mapping.fields
         }
         self.columns = {name: f"f{place}" for place, name in enumerate(self.types)}
+        self._waiting: dict[str, _Waiting] = {}
         self._counted = {"left_side": 0, "right_side": 0, "left_out": 0, "rejected": 0}
         self._summary: PlanSummary | None = None
         self._private = Path(tempfile.mkdtemp(prefix="plan-", dir=spill_directory))
@@ -160,8 +172,6 @@ class Planner:
         if self.mark is not None and self.rule.mark_field not in self.types:
             names.append(self.rule.mark_field)
         return tuple(names)
-
-    # What the caller knows.
 
     def add_left(self, records: pa.Table) -> None:
         """Left records as `Transformed.records`; with `keys_only` only `__left_key` counts."""
@@ -207,15 +217,15 @@ class Planner:
         columns = [("lk", table.column("left_key")), ("rk", table.column("right_key"))]
         self._insert("links", columns, "*")
 
-    # The plan.
-
     def absent(self, batch_rows: int = 50_000) -> Iterator[pa.Table]:
         """Links whose left record is absent or left out: their right records must be known."""
+        self._flush()
         sql = f"SELECT k.lk, k.rk FROM links k WHERE {self._not_living('k')}"
         return self._batches(sql, KEYS, batch_rows)
 
     def missing_keys(self, batch_rows: int = 50_000) -> Iterator[pa.Table]:
         """`left_key` of left records without a link (for the caller to read as candidates)."""
+        self._flush()
         sql = (
             "SELECT DISTINCT l.lk FROM left_side l ANTI JOIN links k ON k.lk = l.lk "
             "ANTI JOIN rejected x ON x.lk = l.lk"
@@ -225,6 +235,7 @@ class Planner:
     def plan(self) -> PlanSummary:
         """Decide. After this nothing can be added."""
         if self._summary is None:
+            self._flush()
             if not self.keys_only:
                 self._reject_duplicates()
                 self._reject_not_unique()
@@ -276,8 +287,6 @@ class Planner:
         """Left records that fail a `unique` check of severity stop."""
         return self._rejections(stop=True)
 
-    # Tables.
-
     def _create_tables(self) -> None:
         fields = "".join(
             f", {column} {duckdb_type(self.types[name])}" for name, column in self.columns.items()
@@ -298,15 +307,27 @@ class Planner:
     def _insert(
         self, table: str, columns: Sequence[tuple[str, pa.Array | pa.ChunkedArray]], select: str
     ) -> None:
+        """Keep rows for `_flush`: DuckDB takes many batches at once far faster than one by one."""
         data = pa.table([column for _, column in columns], names=[name for name, _ in columns])
-        target = f"{table}(lk)" if select == "lk" else table
-        self.connection.register("incoming", data)
-        try:
-            self.connection.execute(f"INSERT INTO {target} SELECT {select} FROM incoming")
-        finally:
-            self.connection.unregister("incoming")
+        waiting = self._waiting.setdefault(table, _Waiting(select))
+        waiting.tables.append(data)
+        waiting.size += data.nbytes
         if table in self._counted:
             self._counted[table] += data.num_rows
+        if waiting.size > FLUSH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        for table, waiting in self._waiting.items():
+            target = f"{table}(lk)" if waiting.select == "lk" else table
+            self.connection.register("incoming", pa.concat_tables(waiting.tables))
+            try:
+                self.connection.execute(
+                    f"INSERT INTO {target} SELECT {waiting.select} FROM incoming"
+                )
+            finally:
+                self.connection.unregister("incoming")
+        self._waiting.clear()
 
     def _count(self, sql: str) -> int:
         return int(self.connection.sql(f"SELECT count(*) FROM {sql}").fetchall()[0][0])
@@ -327,8 +348,6 @@ class Planner:
                     yield table.rename_columns(schema.names).cast(schema)
         finally:
             cursor.close()
-
-    # 1. Rejected.
 
     def _reject_duplicates(self) -> None:
         keys = ["rk"] + (["lk"] if self.mapping.left.key else [])
@@ -364,8 +383,6 @@ class Planner:
             else:
                 stop = check.severity is Severity.STOP
                 self._reject(rows, CHECK_FAILED, check.field, check.name, stop=stop)
-
-    # 2. Pairs.
 
     def _differs(self) -> str:
         parts = (f"l.{column} IS DISTINCT FROM r.{column}" for column in self.columns.values())
@@ -432,16 +449,12 @@ class Planner:
     def _drop_bad_pairs(self) -> None:
         self.connection.execute("DELETE FROM pair WHERE l IN (SELECT l FROM bad)")
 
-    # 3. Decisions.
-
     def _decide_pairs(self) -> None:
         self.connection.execute(
             "INSERT INTO decision SELECT CASE WHEN r IS NULL THEN 'insert' "
             "WHEN differs THEN 'update' ELSE 'unchanged' END, "
             "CASE WHEN r IS NULL THEN 'new' ELSE 'changed' END, l, r FROM pair"
         )
-
-    # 4. Absent.
 
     def _not_living(self, link: str) -> str:
         """SQL: the left record of a link is absent or left out, and not rejected."""
@@ -487,8 +500,6 @@ class Planner:
             f"WHERE a.left_out = {left_out} AND NOT a.several AND NOT a.claimed "
             f"AND NOT a.taken_over AND {mark}"
         )
-
-    # What is handed out.
 
     def _counts(self) -> PlanSummary:
         rows = self.connection.sql(

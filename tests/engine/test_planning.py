@@ -420,6 +420,7 @@ def test_spill_files_do_not_hold_values_in_clear(tmp_path):
             rows = range(start, start + 20_000)
             secrets = [f"SECRET-VALUE-{hashlib.sha256(b'%d' % n).hexdigest() * 4}" for n in rows]
             plan.add_left(left(*((n, f"c{n}", secrets[n - start], 1.0) for n in rows)))
+        assert plan.plan().inserts == 200_000
         (private,) = tmp_path.iterdir()
         data = b"".join(path.read_bytes() for path in private.iterdir())
     assert len(data) > 1_000_000
