@@ -6,10 +6,11 @@ rooms above. Images are sealed (`core.protected`); keys are canonical key texts 
 
 from __future__ import annotations
 
+import orjson
 from django.db import models
 
 from apps.core.models import BaseModel
-from apps.core.protected import seal_json, unseal_json
+from apps.core.protected import seal, seal_json, unseal, unseal_json
 
 
 class Operation(models.TextChoices):
@@ -52,7 +53,7 @@ class Change(models.Model):
     right_key_after = models.TextField(blank=True)  # where the change moves the key itself
     key_hash = models.BinaryField(max_length=16)  # of the right key
     fields = models.TextField()  # JSON list of the right fields written
-    sealed_images = models.BinaryField(null=True)  # {"before": {...}|null, "after": {...}|null}
+    sealed_images = models.BinaryField(null=True)  # image before, line feed, image after
     image = models.CharField(max_length=32, blank=True)  # hash of the whole record afterwards
     outcome = models.CharField(max_length=8, choices=Outcome.choices, default=Outcome.PLANNED)
     code = models.CharField(max_length=60, blank=True)
@@ -86,8 +87,24 @@ class Change(models.Model):
         """Before and after, as canonical texts by field."""
         if not self.sealed_images:
             return None, None
-        opened = unseal_json(self.sealed_images, self.identity(self.partition_id, self.sequence))
-        return opened["before"], opened["after"]
+        before, after = open_images(
+            self.sealed_images, self.identity(self.partition_id, self.sequence)
+        )
+        return (
+            orjson.loads(before) if before else None,
+            orjson.loads(after) if after else None,
+        )
+
+
+def seal_images(before: str | None, after: str | None, identity: str) -> bytes:
+    """Seal two images (JSON texts, which hold no line feed) as one value."""
+    return seal(f"{before or ''}\n{after or ''}".encode(), identity)
+
+
+def open_images(sealed: bytes | memoryview, identity: str) -> tuple[str, str]:
+    """The two JSON texts again; empty where there is no image."""
+    before, _, after = unseal(sealed, identity).decode().partition("\n")
+    return before, after
 
 
 class Link(models.Model):

@@ -11,9 +11,8 @@ from uuid import UUID
 import pyarrow as pa
 from django.db.models import Count, QuerySet
 
-from apps.core.protected import unseal_json
 from apps.core.selectors import scoped
-from apps.ledger.models import Change, Link, Rejection
+from apps.ledger.models import Change, Link, Rejection, open_images
 
 LINK_BATCH = 50_000
 
@@ -76,7 +75,7 @@ def change_counts(run_id: UUID) -> dict[tuple[str, str], int]:
 
 @dataclass(frozen=True, slots=True)
 class PlannedChange:
-    """A change as the apply step needs it; images are canonical texts by field."""
+    """A change as the apply step needs it; images are JSON texts, empty where there is none."""
 
     sequence: int
     operation: str
@@ -84,8 +83,8 @@ class PlannedChange:
     right_key: str
     right_key_after: str
     fields: tuple[str, ...]
-    before: dict[str, str | None] | None
-    after: dict[str, str | None] | None
+    before: str
+    after: str
     image: str
 
 
@@ -114,7 +113,7 @@ def planned_changes(partition_id: UUID, after_sequence: int, limit: int) -> list
     planned = []
     partition = str(partition_id)
     for sequence, operation, left_key, right_key, key_after, fields, sealed, image in rows:
-        images = unseal_json(sealed, Change.identity(partition, sequence))
+        before, after = open_images(sealed, Change.identity(partition, sequence))
         planned.append(
             PlannedChange(
                 sequence,
@@ -123,8 +122,8 @@ def planned_changes(partition_id: UUID, after_sequence: int, limit: int) -> list
                 right_key,
                 key_after or right_key,
                 tuple(orjson.loads(fields)),
-                images["before"],
-                images["after"],
+                before,
+                after,
                 image,
             )
         )

@@ -18,8 +18,7 @@ from django.db import IntegrityError, transaction
 
 from apps.core.bulk import bulk_insert, bulk_upsert
 from apps.core.clock import now
-from apps.core.protected import seal
-from apps.ledger.models import Change, Link, Rejection
+from apps.ledger.models import Change, Link, Rejection, seal_images
 from apps.ledger.selectors import PlannedChange, key_hash
 
 if TYPE_CHECKING:
@@ -84,7 +83,6 @@ def _change_rows(work: WorkIdentity, batch: pa.Table, first: int) -> Iterator[Se
     for offset, values in enumerate(zip(*columns, strict=True)):
         operation, cause, left_key, right_key, key_after, fields, before, after, image = values
         sequence = first + offset
-        images = f'{{"before":{before or "null"},"after":{after or "null"}}}'
         yield (
             work.run_id,
             work.partition_id,
@@ -98,7 +96,7 @@ def _change_rows(work: WorkIdentity, batch: pa.Table, first: int) -> Iterator[Se
             key_after if key_after and key_after != right_key else "",
             key_hash(right_key),
             orjson.dumps(fields).decode(),
-            seal(images.encode(), Change.identity(partition, sequence)),
+            seal_images(before, after, Change.identity(partition, sequence)),
             image or "",
             Change.Outcome.PLANNED.value,
             "",

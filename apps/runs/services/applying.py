@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 import orjson
+import pyarrow as pa
 
 from apps.connectors.base import (
     ChangeBatch,
@@ -108,10 +109,9 @@ class PartitionApply:
             after = self._images([change.after for change in changes])
         return ChangeBatch(operation, key, before, after)
 
-    def _images(self, images: Sequence[dict[str, str | None] | None]) -> object:
-        names = images[0].keys() if images and images[0] else ()
-        types = {name: self.types[name] for name in names}
-        return decode_images([orjson.dumps(image).decode() for image in images], types)
+    def _images(self, images: Sequence[str]) -> pa.Table:
+        types = {name: self.types[name] for name in orjson.loads(images[0])}
+        return decode_images(images, types)
 
     def _settle(self, batch: Sequence[PlannedChange], problems: dict[int, WriteProblem]) -> None:
         refused = {sequence: _refusal(problem) for sequence, problem in problems.items()}
