@@ -57,7 +57,7 @@ class Change(models.Model):
     image = models.CharField(max_length=32, blank=True)  # hash of the whole record afterwards
     outcome = models.CharField(max_length=8, choices=Outcome.choices, default=Outcome.PLANNED)
     code = models.CharField(max_length=60, blank=True)
-    message = models.TextField(blank=True)
+    sealed_message = models.BinaryField(null=True)  # it may quote a value
     planned_at = models.DateTimeField()
     settled_at = models.DateTimeField(null=True)
 
@@ -82,6 +82,14 @@ class Change(models.Model):
     def identity(partition_id: object, sequence: int) -> str:
         """What a change's sealed images are bound to."""
         return f"change|{partition_id}|{sequence}"
+
+    @property
+    def message(self) -> str:
+        """Why it was not applied, for people."""
+        if not self.sealed_message:
+            return ""
+        identity = self.identity(self.partition_id, self.sequence)
+        return unseal(self.sealed_message, f"{identity}|message").decode()
 
     def images(self) -> tuple[dict[str, str | None] | None, dict[str, str | None] | None]:
         """Before and after, as canonical texts by field."""
@@ -160,7 +168,7 @@ class Rejection(BaseModel):
     left_key = models.TextField(blank=True)
     identity_hash = models.BinaryField(max_length=16)  # of rule, key or raw text, code, field
     code = models.CharField(max_length=60)
-    message = models.TextField()
+    sealed_message = models.BinaryField(null=True)  # it may quote a value
     field = models.CharField(max_length=255, blank=True)
     check_name = models.CharField(max_length=100, blank=True)
     sealed_record = models.BinaryField(null=True)  # left record as canonical texts, by field
@@ -187,6 +195,13 @@ class Rejection(BaseModel):
     def _identity(self, part: str) -> str:
         return f"rejection|{self.pk}|{part}"
 
+    @property
+    def message(self) -> str:
+        """What is wrong, for people."""
+        if not self.sealed_message:
+            return ""
+        return unseal(self.sealed_message, self._identity("message")).decode()
+
     def record(self) -> dict[str, str | None] | None:
         """The record as it was read, by left field."""
         if not self.sealed_record:
@@ -207,11 +222,14 @@ class Rejection(BaseModel):
     def seal_parts(
         self,
         *,
+        message: str = "",
         record: dict[str, str | None] | None = None,
         raw: str = "",
         edit: dict[str, str | None] | None = None,
     ) -> None:
         """Set the sealed parts that are given; does not save."""
+        if message:
+            self.sealed_message = seal(message.encode(), self._identity("message"))
         if record is not None:
             self.sealed_record = seal_json(record, self._identity("record"))
         if raw:

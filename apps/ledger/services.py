@@ -18,6 +18,7 @@ from django.db import IntegrityError, transaction
 
 from apps.core.bulk import bulk_insert, bulk_upsert
 from apps.core.clock import now
+from apps.core.protected import seal
 from apps.ledger.models import Change, Link, Rejection, seal_images
 from apps.ledger.selectors import PlannedChange, key_hash
 
@@ -53,7 +54,6 @@ CHANGE_COLUMNS = (
     "image",
     "outcome",
     "code",
-    "message",
     "planned_at",
 )
 
@@ -100,7 +100,6 @@ def _change_rows(work: WorkIdentity, batch: pa.Table, first: int) -> Iterator[Se
             image or "",
             Change.Outcome.PLANNED.value,
             "",
-            "",
             moment,
         )
 
@@ -134,10 +133,11 @@ def settle(
     moment = now()
     planned = Change.objects.filter(partition_id=work.partition_id, outcome=Change.Outcome.PLANNED)
     for sequence, refusal in refused.items():
+        identity = f"{Change.identity(work.partition_id, sequence)}|message"
         planned.filter(sequence=sequence).update(
             outcome=refusal.outcome,
             code=refusal.code,
-            message=refusal.message[:2000],
+            sealed_message=seal(refusal.message.encode(), identity),
             settled_at=moment,
         )
     first, last = applied[0].sequence, applied[-1].sequence
@@ -235,11 +235,10 @@ def record_rejections(work: WorkIdentity, records: Sequence[RejectedRecord]) -> 
             left_key=record.left_key,
             identity_hash=identity,
             code=record.code,
-            message=record.message[:4000],
             field=record.field[:255],
             check_name=record.check[:100],
         )
-        rejection.seal_parts(record=record.record, raw=record.raw)
+        rejection.seal_parts(message=record.message, record=record.record, raw=record.raw)
         try:
             with transaction.atomic():
                 rejection.save(force_insert=True)
@@ -260,13 +259,12 @@ def _seen_again(known: Rejection, work: WorkIdentity, record: RejectedRecord) ->
         known.times += 1
     known.run_id = work.run_id
     known.partition_id = work.partition_id
-    known.message = record.message[:4000]
     known.position = record.position[:255]
     if known.state in (Rejection.State.RESOLVED, Rejection.State.REPLAYING):
         known.state = Rejection.State.OPEN
         known.resolved_at = None
         known.resolved_run_id = None
-    known.seal_parts(record=record.record, raw=record.raw)
+    known.seal_parts(message=record.message, record=record.record, raw=record.raw)
     known.save()
 
 

@@ -41,7 +41,7 @@ class RejectionAdmin(ReadOnlyAdmin):
 
     list_display = ("record", "message_text", "field", "code", "rule", "state_label", "seen")
     list_filter = (RuleFilter, "state", "stage", "code")
-    search_fields = ("message", "position", "left_key", "field")
+    search_fields = ("position", "left_key", "field")
     paginator = InfinitePaginator
     actions = ("replay_chosen", "dismiss_chosen")
     nothing_yet = NextStep(

@@ -249,7 +249,7 @@ class PartitionPlan:
                 planner.add_rejected([(None, None)])  # unknown: nothing is deleted for absence
                 log(
                     self.run,
-                    f"A target record cannot be read ({item.position}): {item.message}",
+                    f"A target record cannot be read ({item.position}): {item.code} {item.field}",
                     level=RunLog.Level.WARNING,
                     partition=self.partition.number,
                 )

@@ -34,7 +34,7 @@ def stop_if_asked(run: Run, done: Transformed) -> None:
 
 def check_stopped(run: Run, item: RecordRejection) -> CheckStopped:
     return CheckStopped(
-        f"check '{item.check}' stops the run at record {item.left_key}: {item.message}",
+        f"check '{item.check}' on '{item.field or 'the record'}' stops the run at {item.left_key}",
         where=f"rule '{run.rule.name}'",
     )
 
