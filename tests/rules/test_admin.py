@@ -10,9 +10,11 @@ from django.core.exceptions import ValidationError
 from django.urls import reverse
 
 from apps.engine.spec import CheckKind
+from apps.ledger.models import Change
 from apps.rules.admin.checks import parameter_text, parse_parameter
 from apps.rules.models import Check, Rule
 from apps.runs.models import Run
+from apps.runs.services import request_run
 from tests.people import administrator, person, signed_in, viewer
 from tests.platforms import Pair
 
@@ -123,6 +125,25 @@ def test_running_needs_its_permission(pair):
     runner = person("runner", "rules.view_rule", "rules.run_rule", "runs.view_run")
     assert signed_in(runner).post(do_url(pair.rule, "run")).status_code == 302
     assert Run.objects.get().requested_by == runner
+
+
+def test_a_deleted_rule_takes_its_history_along(pair):
+    pair.run()
+    client = signed_in(administrator())
+    address = reverse("admin:rules_rule_delete", args=(pair.rule.pk,))
+    assert "runs, with their changes" in client.get(address).content.decode().lower()
+    assert client.post(address, {"post": "yes"}).status_code == 302
+    assert not Rule.objects.exists()
+    assert not Run.objects.exists()
+    assert not Change.objects.exists()
+    assert len(pair.clients()) == 3
+
+
+def test_a_rule_that_runs_is_not_deleted(pair):
+    request_run(pair.rule, actor=None)
+    address = reverse("admin:rules_rule_delete", args=(pair.rule.pk,))
+    signed_in(administrator()).post(address, {"post": "yes"})
+    assert Rule.objects.exists()
 
 
 @pytest.mark.parametrize(

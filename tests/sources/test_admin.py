@@ -151,6 +151,35 @@ def test_who_may_only_look_sees_settings_without_secrets(stored):
     assert "Save and continue" not in page
 
 
+def test_a_source_is_deleted_with_what_was_known_of_it(client, tmp_path: Path):
+    source = sqlite_source("shop", tmp_path / "shop.db", CUSTOMERS)
+    address = reverse("admin:sources_source_delete", args=(source.pk,))
+    assert client.post(address, {"post": "yes"}).status_code == 302
+    assert not Source.objects.exists()
+    assert (tmp_path / "shop.db").exists()
+
+
+def test_a_datasets_key_is_written_as_names(client, tmp_path: Path):
+    dataset = sqlite_source("shop", tmp_path / "shop.db", CUSTOMERS).datasets.get()
+    address = reverse("admin:sources_dataset_change", args=(dataset.pk,))
+    page = client.get(address)
+    form = page.context["adminform"].form
+    values = {name: value for name, value in form.initial.items() if value is not None}
+    inline = page.context["inline_admin_formsets"][0].formset
+    data = {**values, "depends_on": [], "key": "id, email", "_save": "1"}
+    for name, value in inline.management_form.initial.items():
+        data[f"fields-{name}"] = value
+    for number, row in enumerate(inline.forms):
+        data[f"fields-{number}-id"] = str(row.instance.pk)
+        data[f"fields-{number}-dataset"] = str(dataset.pk)
+        data[f"fields-{number}-personal_data"] = ""
+    assert client.post(address, data).status_code == 302
+    dataset.refresh_from_db()
+    assert dataset.key == ["id", "email"]
+    wrong = client.post(address, {**data, "key": "nothing"})
+    assert "There is no field called nothing." in wrong.content.decode()
+
+
 def test_the_inventory_takes_a_personal_data_class(client, tmp_path: Path):
     sqlite_source("shop", tmp_path / "shop.db", CUSTOMERS)
     address = reverse("admin:sources_field_changelist")

@@ -58,6 +58,7 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
     formfield_overrides = {models.TextField: {"widget": UnfoldAdminExpandableTextareaWidget}}
     object_actions: tuple[ObjectAction, ...] = ()
     nothing_yet = NextStep("There is nothing here yet.")
+    parts: frozenset[str] = frozenset()
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         return scoped(super().get_queryset(request), request.user, "view")
@@ -80,6 +81,13 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
             view = self.admin_site.admin_view(self.object_action_view)
             own.append(path("<path:object_id>/do/<slug:name>/", view, name=self.url_name("do")))
         return [*own, *super().get_urls()]
+
+    # Deleting
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What is part of an object (`parts`, by verbose name) goes with it, unasked."""
+        found, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        return found, counts, set(lacking) - self.parts, protected
 
     # Objects and their buttons
 

@@ -23,11 +23,12 @@ from apps.core.admin import (
 )
 from apps.core.clock import now
 from apps.core.templatetags.lockstep import ago, status
+from apps.ledger.services import forget_rule
 from apps.rules import services
 from apps.rules.admin.checks import CheckInline, check_specs
 from apps.rules.models import Rule
 from apps.rules.schedule import next_due
-from apps.runs.models import Run
+from apps.runs.models import ACTIVE_STATUSES, Run
 from apps.runs.services import request_run
 
 
@@ -230,6 +231,25 @@ class RuleAdmin(ServiceErrorsMixin, SimpleHistoryAdmin, BaseAdmin):
             "versions": obj.versions.select_related("created_by", "mapping_version")[:10],
             "checkpoint": getattr(obj, "checkpoint", None),
         }
+
+    # Deleting: the history of a rule goes with it
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        rules = list(objs)
+        runs = Run.objects.filter(rule__in=rules)
+        counts = {"rules": len(rules), "runs, with their changes and rejections": runs.count()}
+        active = [str(run) for run in runs.filter(status__in=ACTIVE_STATUSES)]
+        lacking = set() if self.has_delete_permission(request) else {"rule"}
+        return [str(rule) for rule in rules], counts, lacking, active
+
+    def delete_model(self, request: HttpRequest, obj: Rule) -> None:
+        """The ledger names rules by id only: what it holds is forgotten first."""
+        forget_rule(obj.pk)
+        obj.delete()
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for rule in queryset:
+            self.delete_model(request, rule)
 
     # Buttons
 

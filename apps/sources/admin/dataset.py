@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from apps.core.admin import (
     BaseAdmin,
@@ -35,6 +37,32 @@ class FieldInline(BaseTabularInline):
     hide_title = True
 
 
+class DatasetForm(forms.ModelForm):  # type: ignore[type-arg]
+    """The key is written as names with commas between them."""
+
+    key = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Names of the fields that identify a record, with commas between them.",
+    )
+
+    class Meta:
+        model = Dataset
+        fields = "__all__"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial["key"] = ", ".join(self.instance.key)
+
+    def clean_key(self) -> list[str]:
+        names = [part.strip() for part in self.cleaned_data["key"].split(",") if part.strip()]
+        known = set(self.instance.fields.values_list("name", flat=True))
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise forms.ValidationError(f"There is no field called {', '.join(unknown)}.")
+        return names
+
+
 @admin.register(Dataset)
 class DatasetAdmin(BaseAdmin):
     """Tables, views and files, with the inventory facts that people keep."""
@@ -49,6 +77,8 @@ class DatasetAdmin(BaseAdmin):
     list_select_related = ("source",)
     search_fields = ("name", "description", "owner", "source__name")
     inlines = (FieldInline,)
+    form = DatasetForm
+    parts = frozenset({"field"})
     autocomplete_fields = ("depends_on",)
     readonly_fields = ("source", "name", "format", "rows", "volume", "foreign_keys", "discovered")
     fieldsets = (

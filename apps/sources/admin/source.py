@@ -37,6 +37,7 @@ class SourceAdmin(ServiceErrorsMixin, BaseAdmin):
     list_display = ("name", "kind", "state", "dataset_count", "owner", "criticality", "checked")
     list_filter = ("connector", "health", "paused", "criticality")
     search_fields = ("name", "owner", "description")
+    parts = frozenset({"dataset", "field", "schema drift"})
     change_form_after_template = "lockstep/sources/test_connection.html"
     change_form_outer_after_template = "lockstep/sources/panels.html"
     nothing_yet = NextStep(
