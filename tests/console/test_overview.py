@@ -1,0 +1,93 @@
+"""The overview answers what is wrong and what to do, for each person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.urls import reverse
+
+from apps.core.services import set_platform_paused
+from apps.rules.models import Rule
+from apps.runs.models import Run
+from apps.sources.models import Source
+from tests.people import administrator, person, signed_in, viewer
+from tests.platforms import Pair
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    pair = Pair(tmp_path)
+    pair.add_customers(3)
+    return pair
+
+
+def overview(user):
+    return signed_in(user).get(reverse("admin:index"))
+
+
+def test_the_checklist_names_the_next_step_until_the_first_real_run(pair):
+    user = administrator()
+    steps = overview(user).context["checklist"]
+    assert [step["done"] for step in steps] == [True, True, False, False]
+    assert steps[2]["current"]
+    pair.run(mode=Run.Mode.DRY_RUN)
+    assert [step["done"] for step in overview(user).context["checklist"]] == [True] * 3 + [False]
+    pair.run()
+    assert overview(user).context["checklist"] is None
+
+
+def test_demo_data_does_not_count_as_ones_own(pair):
+    pair.run()
+    Rule.objects.update(is_demo=True)
+    Source.objects.update(is_demo=True)
+    page = overview(administrator())
+    assert not any(step["done"] for step in page.context["checklist"])
+    assert "Remove the demo" in page.content.decode()
+
+
+def test_a_failed_rule_needs_attention_first(pair):
+    pair.run()
+    pair.right_path.unlink()
+    run = pair.run()
+    assert run.status == "failed"
+    line = overview(administrator()).context["attention"][0]
+    assert (line.title, line.bad) == (pair.rule.name, True)
+    assert line.url == reverse("admin:runs_run_change", args=(run.pk,))
+
+
+def test_the_numbers_link_to_what_they_count(pair):
+    pair.run()
+    client = signed_in(administrator())
+    for kpi in client.get(reverse("admin:index")).context["kpis"]:
+        assert client.get(kpi.url).status_code == 200, kpi.url
+    written = client.get(reverse("admin:index")).context["kpis"][3]
+    assert written.value == "3"
+
+
+def test_a_pause_of_everything_is_said_and_undone(pair):
+    user = administrator()
+    set_platform_paused(True, actor=user, reason="maintenance")
+    page = overview(user).content.decode()
+    assert "Everything is paused" in page
+    assert "maintenance" in page
+    signed_in(user).post(reverse("admin:resume_everything"))
+    assert "Everything is paused" not in overview(user).content.decode()
+
+
+def test_who_may_see_nothing_sees_nothing(pair):
+    pair.run()
+    context = overview(person("newcomer")).context
+    assert context["tick_rows"] == []
+    assert context["attention"] == []
+    assert context["kpis"][1].value == "0"
+
+
+def test_its_queries_do_not_grow_with_the_runs(pair, django_assert_max_num_queries):
+    for _ in range(4):
+        pair.run()
+    client = signed_in(viewer())
+    with django_assert_max_num_queries(35):
+        client.get(reverse("admin:index"))
