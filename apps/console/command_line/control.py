@@ -37,8 +37,7 @@ def status(arguments: Namespace, output: Output) -> int:
         output.line("There are no rules yet.")
     width = max((len(rule.name) for rule in rules), default=0)
     for rule, fact in zip(rules, facts, strict=True):
-        last = fact["last_run"]
-        done = _last_words(rule) if last else "never run"
+        done = _last_words(rule)
         due = f"  next {fact['next_due']}" if fact["next_due"] else ""
         output.line(f"{rule.name:<{width}}  {fact['state']:<8}  {done}{due}")
     return DONE
@@ -72,7 +71,9 @@ def _open_rejections(rule: Rule) -> int:
 
 
 def _last_words(rule: Rule) -> str:
-    last: Run = rule.runs.first()
+    last: Run | None = rule.runs.first()
+    if last is None:
+        return "never run"
     moment = last.finished_at or last.created_at
     return f"{last.get_status_display().lower()} {_when(moment)}"
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, _SubParsersAction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-Verbs = _SubParsersAction  # type: ignore[type-arg]
+if TYPE_CHECKING:
+    Verbs = _SubParsersAction[ArgumentParser]
 
 
 def add_verbs(parser: ArgumentParser) -> None:
