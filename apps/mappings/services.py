@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping as TableMapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pyarrow as pa
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
@@ -124,10 +126,17 @@ def create_target(left: Dataset, source: Source, name: str, naming: str = "same"
 
 
 def preview(
-    mapping: MappingSpec, rule: RuleSpec, left: Dataset, *, actor: User | None, limit: int = 5
+    mapping: MappingSpec,
+    rule: RuleSpec,
+    left: Dataset,
+    *,
+    actor: User | None,
+    limit: int = 5,
+    links: TableMapping[str, pa.Table] | None = None,
 ) -> Preview:
     """Run unsaved expressions over real sample records, in a disposable child process.
 
+    links: key tables of the rules whose links the expressions look up, by rule name.
     Raises ConfigurationError or ExpressionRefused for what cannot be compiled.
     """
     require_author(actor, [], [*mapping_expressions(mapping), rule.filter])
@@ -136,6 +145,7 @@ def preview(
     request = ReadRequest(dataset=schema, fields=schema.field_names, limit=limit, batch_rows=limit)
     batches = list(connector_for(left.source).read(request))
     tables = lookup_values(lookup_names())
+    tables |= {LINK_PREFIX + name: table for name, table in (links or {}).items()}
     return preview_rows(mapping, rule, schema, batches, tables)
 
 

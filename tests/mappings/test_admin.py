@@ -78,6 +78,15 @@ def test_the_preview_shows_real_values_and_each_rows_error(pair):
     assert page.count("hx-swap-oob") == len(pair.mapping.right.schema().fields)
 
 
+def test_the_preview_looks_through_the_links_of_a_rule(pair):
+    pair.run()
+    client = signed_in(administrator())
+    data = posted(pair.mapping, note__source="expression", note__expression="link('pair', id)")
+    page = client.post(reverse("admin:mappings_mapping_preview"), data)
+    number = page.context["editor"].row("note").number
+    assert [sample.after for sample in page.context["cells"].by_row[number]] == ["1", "2", "3"]
+
+
 def test_a_suggestion_waits_for_its_confirmation(pair):
     client = signed_in(administrator())
     data = posted(pair.mapping, balance__source="")

@@ -10,6 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path
+from django.utils.text import Truncator
 from django.views.decorators.http import require_POST
 from unfold.decorators import display
 
@@ -73,7 +74,7 @@ class RejectionAdmin(ReadOnlyAdmin):
 
     @display(description="Why")
     def message_text(self, rejection: Rejection) -> str:
-        return rejection.message[:120]
+        return Truncator(rejection.message).chars(140)
 
     @display(description="Rule")
     def rule(self, rejection: Any) -> str:

@@ -6,15 +6,20 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 from django.core.exceptions import PermissionDenied
 
 from apps.connectors.errors import ExpressionRefused, LockstepError
 from apps.core.admin import explain
-from apps.engine.spec import RuleSpec
+from apps.engine.spec import MappingSpec, RuleSpec
+from apps.ledger.selectors import link_count, link_lookup, link_table
 from apps.mappings.admin.editor import Editor, EditorRow
+from apps.mappings.selectors import linked_rules, mapping_expressions
 from apps.mappings.services import Preview, preview
+from apps.rules.models import Rule
 
 SAMPLES = 3
+MOST_LINKS = 50_000
 ATTEMPTS = 6
 
 
@@ -48,7 +53,9 @@ def preview_cells(editor: Editor, actor: Any) -> PreviewCells:
             if not spec.fields:
                 cells.notes.append("Map a field to see sample values.")
                 return cells
-            found = preview(spec, RuleSpec(), editor.left, actor=actor, limit=SAMPLES)
+            cells.notes.clear()
+            links = _links(spec, cells)
+            found = preview(spec, RuleSpec(), editor.left, actor=actor, limit=SAMPLES, links=links)
         except PermissionDenied as error:
             cells.problems.append(explain(error).removeprefix("Not saved: ").capitalize())
             return cells
@@ -64,11 +71,28 @@ def preview_cells(editor: Editor, actor: Any) -> PreviewCells:
     return cells
 
 
+def _links(spec: MappingSpec, cells: PreviewCells) -> dict[str, pa.Table]:
+    """The links that link() looks up; those of a huge rule are left out, and said to be."""
+    names = linked_rules(*mapping_expressions(spec))
+    found = {}
+    for rule in Rule.objects.filter(name__in=names):
+        if link_count(rule.pk) > MOST_LINKS:
+            found[rule.name] = link_table([]).rename_columns(["key", "value"])
+            cells.notes.append(f"link('{rule.name}') has too many links to be shown here.")
+        else:
+            found[rule.name] = link_lookup(rule.pk)
+    return found
+
+
 def _concerns_row(error: LockstepError, row: EditorRow) -> bool:
     return isinstance(error, ExpressionRefused) or row.is_mapped
 
 
 def _fill(cells: PreviewCells, editor: Editor, found: Preview, broken: frozenset[str]) -> None:
+    samples = [row for row in found.rows if row.before][:SAMPLES]
+    unreadable = [row.problem for row in found.rows if not row.before]
+    if unreadable:
+        cells.notes.append(f"{len(unreadable)} records cannot be read: {unreadable[0]}")
     if not found.rows:
         cells.notes.append(f"{editor.left.name} holds no records to show.")
     for row in editor.rows:
@@ -79,9 +103,9 @@ def _fill(cells: PreviewCells, editor: Editor, found: Preview, broken: frozenset
                     sample.after.get(row.right),
                     sample.problem if row.right in sample.problem else "",
                 )
-                for sample in found.rows
+                for sample in samples
             ]
-    problems = {sample.problem for sample in found.rows if sample.problem}
+    problems = {sample.problem for sample in samples if sample.problem}
     cells.problems += sorted(problems)
 
 

@@ -47,8 +47,8 @@ class RuleForm(ServiceForm):
         model = Rule
         fields = "__all__"
         labels = {
-            "max_rejections": "most rejections",
-            "max_rejections_percent": "most rejections (%)",
+            "max_rejections": "Most rejections",
+            "max_rejections_percent": "Most rejections (%)",
         }
 
 
