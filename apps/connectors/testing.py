@@ -144,7 +144,7 @@ class Harness:
 
     def drop_field(self, dataset: DatasetSchema, field: str) -> None:
         """Take a field away behind the connector's back."""
-        pytest.skip("this harness cannot drop a field")
+        pytest.skip(f"{NOT_CLAIMED}this harness cannot drop a field")
 
     def samples(self, kind: NeutralType) -> Sequence[Any]:
         """The values of a type that this connector claims to hold; none skips the type."""
@@ -203,6 +203,9 @@ def field(name: str, kind: NeutralType, *, nullable: bool = True) -> FieldSchema
     return FieldSchema(name=name, type=kind, nullable=nullable)
 
 
+NOT_CLAIMED = "not claimed: "
+"""How the reason of a skip begins that is the connector's word, not something missing here."""
+
 ID = field("id", neutral.INTEGER, nullable=False)
 APPLIED, ALREADY = WriteStatus.APPLIED, WriteStatus.ALREADY
 STALE, REJECTED = WriteStatus.STALE, WriteStatus.REJECTED
@@ -216,7 +219,7 @@ def people(names: Sequence[str | None], *, first: int = 1) -> pa.Table:
 def needs(harness: Harness, *capabilities: str) -> None:
     for capability in capabilities:
         if not getattr(harness.connector.capabilities, capability):
-            pytest.skip(f"{harness.connector.name} does not claim '{capability}'")
+            pytest.skip(f"{NOT_CLAIMED}{harness.connector.name} has no '{capability}'")
 
 
 def same(left: Any, right: Any) -> bool:
@@ -233,7 +236,7 @@ class TypeMatrix:
     def kind(self, request: pytest.FixtureRequest, harness: Harness) -> NeutralType:
         found: NeutralType = request.param
         if not harness.samples(found):
-            pytest.skip(f"{harness.connector.name} has no {found}")
+            pytest.skip(f"{NOT_CLAIMED}{harness.connector.name} has no {found}")
         return found
 
     def _filled(self, harness: Harness, kind: NeutralType) -> tuple[DatasetSchema, pa.Table]:
