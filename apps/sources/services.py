@@ -37,15 +37,34 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+ADDRESS = ("host", "port", "url", "endpoint")
+
+
+def kept_secrets(source: Source | None, connector: str, plain: Mapping[str, Any]) -> dict[str, str]:
+    """The stored secrets that still apply: they only ever go to the address they were set for.
+
+    Otherwise whoever may change a source could have its password sent to a server of his own.
+    """
+    if source is None or source.connector != connector:
+        return {}
+    fields = connector_class(connector).settings_model.model_fields
+    for name in ADDRESS:
+        default = fields[name].default if name in fields else None
+        before, after = (values.get(name, default) for values in (source.settings, plain))
+        if str(before) != str(after):
+            return {}
+    names = secret_names(connector)
+    return {name: value for name, value in source.secrets().items() if name in names}
+
+
 def save_source(source: Source, values: Mapping[str, Any]) -> Source:
-    """Store a source with its settings; secrets that are not given stay as they are.
+    """Store a source with its settings; secrets that are not given stay, unless its address moved.
 
     values: settings by name, secrets in clear among them. Raises ConfigurationError that names
     each wrong field.
     """
     plain, given = split_settings(source.connector, values)
-    kept = {k: v for k, v in source.secrets().items() if k in secret_names(source.connector)}
-    stored = {**kept, **given}
+    stored = {**kept_secrets(source, source.connector, plain), **given}
     parsed = parse_settings(source.connector, {**plain, **stored})
     source.settings = parsed.model_dump(
         mode="json", exclude=set(secret_names(source.connector)), exclude_defaults=True
@@ -63,7 +82,7 @@ def check_settings(
 ) -> Iterator[CheckStep]:
     """Test unsaved settings step by step; secrets that are not given come from `source`."""
     plain, given = split_settings(connector, values)
-    stored = source.secrets() if source is not None and source.connector == connector else {}
+    stored = kept_secrets(source, connector, plain)
     try:
         built = build(connector, {**plain, **stored, **given})
     except ConfigurationError as error:

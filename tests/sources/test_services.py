@@ -1,0 +1,65 @@
+"""Saving and testing sources: secrets stay secret, and go nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from apps.connectors.errors import ConfigurationError
+from apps.sources.models import Source
+from apps.sources.services import kept_secrets, save_source
+
+pytestmark = pytest.mark.django_db
+CANARY = "canary-4711"
+VALUES = {"host": "db.example.org", "database": "crm", "user": "sync", "password": CANARY}
+
+
+@pytest.fixture
+def source() -> Source:
+    return save_source(Source(name="crm", connector="postgresql"), VALUES)
+
+
+def without_password(**changes: Any) -> dict[str, Any]:
+    return {**{k: v for k, v in VALUES.items() if k != "password"}, **changes}
+
+
+def test_a_secret_is_stored_sealed_and_nowhere_else(source: Source) -> None:
+    source.refresh_from_db()
+    assert source.secrets() == {"password": CANARY}
+    assert CANARY.encode() not in bytes(source.sealed_secrets)
+    assert CANARY not in str(source.settings)
+    for version in source.history.all():
+        assert CANARY not in str(vars(version))
+
+
+def test_a_secret_that_is_not_given_stays(source: Source) -> None:
+    save_source(source, without_password(database="other"))
+    assert source.secrets() == {"password": CANARY}
+
+
+@pytest.mark.parametrize("move", [{"host": "evil.example.org"}, {"port": 6543}])
+def test_a_secret_does_not_follow_to_another_address(source: Source, move: dict[str, Any]) -> None:
+    assert kept_secrets(source, "postgresql", without_password(**move)) == {}
+    save_source(source, without_password(**move))
+    assert source.secrets() == {}
+    assert source.secrets_set_at == {}
+
+
+def test_the_default_port_is_the_same_address(source: Source) -> None:
+    assert kept_secrets(source, "postgresql", without_password(port=5432))
+
+
+def test_a_secret_of_another_row_does_not_open(source: Source) -> None:
+    other = save_source(Source(name="other", connector="postgresql"), VALUES)
+    other.sealed_secrets = source.sealed_secrets
+    with pytest.raises(ConfigurationError, match="altered or moved"):
+        other.secrets()
+
+
+def test_wrong_settings_name_the_field_and_show_no_value(source: Source) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        save_source(source, {**VALUES, "port": "no number", "colour": CANARY})
+    assert "port" in str(caught.value)
+    assert "colour" in str(caught.value)
+    assert CANARY not in str(caught.value)
