@@ -73,8 +73,7 @@ def remove_demo(*, actor: User | None = None) -> None:
     rules = list(Rule.objects.filter(Q(is_demo=True) | Q(mapping__in=mappings)))
     for run in Run.objects.filter(rule__in=rules, status__in=ACTIVE_STATUSES):
         cancel_run(run, actor=None)
-    for rule in rules:
-        forget_rule(rule.pk)
+    ids = [rule.pk for rule in rules]
     with transaction.atomic():
         Run.objects.filter(rule__in=rules).delete()
         for rule in rules:
@@ -84,4 +83,6 @@ def remove_demo(*, actor: User | None = None) -> None:
         LookupTable.objects.filter(name__startswith="demo_").delete()
         for source in list(sources):
             source.delete()
+    for rule_id in ids:  # after its runs are gone, so that no worker can write another row
+        forget_rule(rule_id)
     shutil.rmtree(demo_folder(), ignore_errors=True)

@@ -126,6 +126,15 @@ def test_removing_leaves_nothing_and_loading_again_works(demo: None) -> None:
     assert services.demo_is_loaded()
 
 
+def test_removing_cancels_what_goes_on(demo: None) -> None:
+    run = request_run(Rule.objects.get(name="Demo companies"), actor=None)
+
+    services.remove_demo()
+
+    assert not Run.objects.filter(pk=run.pk).exists()
+    assert not Change.objects.exists()
+
+
 def test_removing_needs_the_right_to(demo: None) -> None:
     with pytest.raises(PermissionDenied):
         services.remove_demo(actor=User.objects.create_user("visitor"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from argparse import Namespace
 from typing import Any
@@ -26,6 +27,11 @@ class Command(BaseCommand):
         logging.getLogger("kombu").setLevel(logging.ERROR)
         arguments = Namespace(**options)
         output = Output(self.stdout._out, self.stderr._out, as_json=arguments.as_json)
-        code = execute(arguments, output)
+        try:
+            code = execute(arguments, output)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
         if code:
             sys.exit(code)
