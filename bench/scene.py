@@ -12,19 +12,20 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+import redis
 from psycopg import sql
 
 SERVER = os.environ.get(
     "LOCKSTEP_TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres"
 )
-REDIS = os.environ.get("LOCKSTEP_TEST_REDIS_URL", "redis://127.0.0.1:6379/14")
+REDIS = os.environ.get("LOCKSTEP_TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
 
 TABLE = """
     CREATE TABLE customers (
@@ -106,10 +107,27 @@ def scratch_databases(*roles: str) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
+def scratch_redis() -> Iterator[str]:
+    """An unused database of the Redis server, emptied afterwards: queues are not shared."""
+    for number in range(1, 16):
+        url = urlunsplit(urlsplit(REDIS)._replace(path=f"/{number}"))
+        client = redis.Redis.from_url(url)
+        if client.dbsize() == 0 and client.set("lockstep-bench", os.getpid(), nx=True):
+            try:
+                yield url
+            finally:
+                client.flushdb()
+            return
+    raise SystemExit("all databases of the Redis server are in use")
+
+
+@contextmanager
 def scene(*, broker: str, platform: str, rows: int, **settings: str) -> Iterator[Scene]:
     """broker: embedded or redis; platform: sqlite or postgresql; settings: LOCKSTEP_… values."""
     roles = ["left", "right"] + (["platform"] if platform == "postgresql" else [])
-    with scratch_databases(*roles) as names, tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        names = stack.enter_context(scratch_databases(*roles))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("LOCKSTEP_")}
         environment |= {
             "DJANGO_SETTINGS_MODULE": "config.settings",
@@ -120,7 +138,7 @@ def scene(*, broker: str, platform: str, rows: int, **settings: str) -> Iterator
         if platform == "postgresql":
             environment["DATABASE_URL"] = database_url(names["platform"])
         if broker == "redis":
-            environment["REDIS_URL"] = REDIS
+            environment["REDIS_URL"] = stack.enter_context(scratch_redis())
         made = Scene(Path(folder), names["left"], names["right"], environment)
         with psycopg.connect(database_url(made.left), autocommit=True) as left:
             left.execute(TABLE)
