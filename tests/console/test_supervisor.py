@@ -75,7 +75,8 @@ def outside(tmp_path: Path) -> Iterator[Callable[..., Outside]]:
     yield start
     for one in started:
         if one.process.poll() is None:
-            one.process.kill()
+            one.process.send_signal(signal.SIGINT)
+            one.process.send_signal(signal.SIGTERM)  # the second one does not wait
             one.process.wait()
 
 
