@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,6 @@ from tests.services_under_test import SERVICES, missing
 MISSING = "LOCKSTEP_TEST_MISSING_SERVICES"  # found once, handed to the workers of pytest
 FORBID_SKIPS = "LOCKSTEP_FORBID_SKIPS"
 ALONE = ("processes", "browser")
-NOT_CLAIMED = "not claimed: "  # a connector's word on what it cannot do: nothing is missing
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,7 +46,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section(f"{len(skipped)} tests were left out")
     by_reason: dict[str, list[str]] = {}
     for report in skipped:
-        name = report.nodeid.partition("@")[0]
+        name = re.sub(r"@[^\]]*$", "", report.nodeid)  # the group that xdist appends
         by_reason.setdefault(_why(report), []).append(name)
     for reason, names in sorted(by_reason.items()):
         terminalreporter.write_line(reason)
@@ -56,11 +56,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def _left_out(reporter: Any) -> list[Any]:
     """Skips because something is missing here, not because a connector lacks a feature."""
-    skipped = reporter.stats.get("skipped", [])
-    return [report for report in skipped if not _why(report).startswith(NOT_CLAIMED)]
-
-
-def _left_out(reporter: Any) -> list[Any]:
     skipped = reporter.stats.get("skipped", [])
     return [report for report in skipped if not _why(report).startswith(NOT_CLAIMED)]
 

@@ -31,7 +31,8 @@ class Service:
 
     @property
     def remedy(self) -> str:
-        return f"apt-get install {self.package} (make test starts it), or set {self.variable}"
+        started = "" if self.marker == "browser" else " (make test starts it)"
+        return f"apt-get install {self.package}{started}, or set {self.variable}"
 
     def available(self) -> bool:
         try:
