@@ -3,10 +3,11 @@
 PORT ?= 8000
 HOST = 127.0.0.1
 JOBS ?= 2
+HISTORIES ?= 2000
 SHELL = /bin/sh
 PY = .venv/bin/python
 
-.PHONY: help run test fault check lock clean
+.PHONY: help run test fault bench soak check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -25,6 +26,14 @@ test: ## run all tests; says which ones were left out and why (ARGS=… goes to 
 fault: ## run the tests that kill real processes
 	@deploy/install.sh dev
 	@$(PY) deploy/test_services.py -- $(PY) -m pytest -m processes $(ARGS)
+
+bench: ## a million rows PostgreSQL → PostgreSQL beside psql COPY | psql COPY (ARGS=--rows=…)
+	@deploy/install.sh dev
+	@$(PY) deploy/test_services.py -- $(PY) -m bench.full_load $(ARGS)
+
+soak: ## many more random histories than make test plays (HISTORIES=…)
+	@deploy/install.sh dev
+	@LOCKSTEP_TEST_HISTORIES=$(HISTORIES) $(PY) -m pytest tests/invariants $(ARGS)
 
 check: ## lint, types, architecture, settings, migrations, known vulnerabilities
 	@deploy/install.sh dev
