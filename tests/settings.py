@@ -10,6 +10,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+OF_THE_TESTS = ("LOCKSTEP_TEST_", "LOCKSTEP_FORBID_SKIPS")
+
 
 def _prepare_environment() -> None:
     data_dir = os.environ.get("LOCKSTEP_TEST_DATA_DIR")
@@ -18,7 +20,7 @@ def _prepare_environment() -> None:
         atexit.register(shutil.rmtree, data_dir, ignore_errors=True)
         os.environ["LOCKSTEP_TEST_DATA_DIR"] = data_dir
     for name in list(os.environ):
-        foreign = name.startswith("LOCKSTEP_") and not name.startswith("LOCKSTEP_TEST_")
+        foreign = name.startswith("LOCKSTEP_") and not name.startswith(OF_THE_TESTS)
         if foreign or name in ("DATABASE_URL", "REDIS_URL", "BROKER_URL"):
             del os.environ[name]
     os.environ["LOCKSTEP_PROFILE"] = "test"
