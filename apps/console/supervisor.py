@@ -146,6 +146,7 @@ class Supervisor:
     def _plan_restart(self, child: Child, now: float) -> None:
         if child.started and now - child.started > STEADY_AFTER:
             child.pause = FIRST_PAUSE
+        child.started = 0.0
         child.start_at = now + child.pause
         self.say(f"{child.program.name} starts again in {child.pause:g} s")
         child.pause = min(child.pause * 2, LONGEST_PAUSE)

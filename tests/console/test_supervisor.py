@@ -167,10 +167,12 @@ def test_the_pause_doubles_while_a_program_keeps_failing():
 
 def test_a_program_that_does_not_exist_is_said_and_tried_again():
     supervisor, output = _inside(Program("none", ["/no/such/program"]))
+    supervisor.children[0].started = time.monotonic() - 600  # it ran well before
 
-    supervisor.run(lambda: _stop_when(supervisor, "starts again" in output.getvalue()))
+    supervisor.run(lambda: _stop_when(supervisor, "again in 1 s" in output.getvalue()))
 
     assert "none cannot be started" in output.getvalue()
+    assert output.getvalue().count("again in 0.5 s") == 1
 
 
 def test_what_runs_once_ends_when_it_ends_well_and_is_repeated_when_it_fails(tmp_path):
