@@ -11,7 +11,8 @@ DuckDB database, whose memory is bounded and whose spill files are encrypted. Th
 4. *absent* links: their left record is not there, was not rejected, and either the plan is
    complete or the filter left the record out. Their right records, unless a living left record
    has claimed them, are deleted, marked or kept, as the policies say. While any rejected record
-   has an unknown key, nothing is deleted or marked for being absent.
+   might be the one that is missing (its left key is unknown, or that key has no link and its
+   right key is unknown), nothing is deleted or marked for being absent.
 
 Right records without a link are never deleted. A record that had been marked and reappears is
 updated like any other: the mark itself goes only if its field is mapped.
@@ -463,14 +464,20 @@ class Planner:
             f"AND NOT EXISTS (SELECT 1 FROM rejected WHERE rejected.lk = {link}.lk)"
         )
 
+    def _unknown(self) -> int:
+        """Rejected records that may belong to any link: a primary key may have changed, too."""
+        return self._count(
+            "rejected WHERE lk IS NULL OR (rk IS NULL AND lk NOT IN (SELECT lk FROM links))"
+        )
+
     def _decide_absent(self) -> None:
         """`absent_link`: keys, r, and what stands in the way of touching the right record.
 
         several: the key has more than one right record; claimed: a living left record has its
         key or is paired with it; taken_over: paired, so that the link is stale; held: the left
-        record may be one that was rejected without a readable key.
+        record may be one that was rejected and whose link is unknown.
         """
-        unknown = self._count("rejected WHERE lk IS NULL") > 0
+        unknown = self._unknown() > 0
         scope = "true" if self.complete else "out.lk IS NOT NULL"
         self.connection.execute(
             "CREATE TABLE absent_link AS SELECT k.lk, k.rk, min(r.rowid) AS r, "
@@ -507,7 +514,7 @@ class Planner:
         ).fetchall()
         counts = dict(rows)
         held = int(counts.get("held", 0))
-        unknown = self._count("rejected WHERE lk IS NULL")
+        unknown = self._unknown()
         warned = self.connection.sql(
             "SELECT name, records FROM warned WHERE records > 0"
         ).fetchall()
@@ -618,6 +625,6 @@ def _operation(policy: DeletePolicy | LeavePolicy) -> str:
 
 def _held_reason(unknown: int) -> str:
     return (
-        f"{unknown:,} left records could not be read well enough to know their keys, "
+        f"{unknown:,} left records could not be read well enough to know their right records, "
         "so an absent record may be one of them"
     )

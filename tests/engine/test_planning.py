@@ -337,6 +337,28 @@ def test_a_rejected_record_without_a_key_holds_all_deletes_back(planner):
     assert rows_of(plan.gone()) == []
 
 
+@pytest.mark.parametrize("keys_only", [False, True])
+def test_a_rejected_record_whose_primary_key_changed_holds_deletes_back(planner, keys_only):
+    plan = planner(keys_only=keys_only)
+    plan.add_rejected([(lk(9), None), (lk(2), None)])
+    plan.add_right(right(("a", "A", 1.0), ("b", "B", 1.0)))
+    plan.add_links(links((1, "a"), (2, "b")))
+    summary = plan.plan()
+    assert summary.changes == 0
+    assert summary.deletes_held_back
+    assert summary.held_back == 1
+    assert "1 left records" in summary.reason
+
+
+def test_a_rejected_record_whose_right_key_is_known_holds_nothing_back(planner):
+    plan = planner()
+    plan.add_rejected([(lk(9), rk("a"))])
+    plan.add_right(right(("a", "A", 1.0), ("b", "B", 1.0)))
+    plan.add_links(links((1, "a"), (2, "b")))
+    assert not plan.plan().deletes_held_back
+    assert brief(plan) == [("delete", lk(2), rk("b"), "deleted")]
+
+
 def test_links_whose_both_sides_are_gone_are_told(planner):
     plan = planner()
     plan.add_left(left((1, "a", "A", 1.0)))
@@ -365,7 +387,7 @@ def test_unique_checks_see_the_whole_run(planner, severity):
 def test_the_key_sweep(planner):
     plan = planner(keys_only=True, complete=True)
     plan.add_left(pa.table({"__left_key": [lk(1), lk(2), lk(5)]}))
-    plan.add_rejected([(lk(6), None)])
+    plan.add_rejected([(lk(6), None)])  # linked: nothing is held back for it
     plan.add_links(links((1, "a"), (3, "c"), (4, "d"), (6, "f")))
     assert sorted(row["left_key"] for row in rows_of(plan.missing_keys())) == [lk(2), lk(5)]
     absent = sorted(row["right_key"] for row in rows_of(plan.absent()))
@@ -480,7 +502,9 @@ def expected_plan(lefts, rights, pairs, out, rejected, rule, complete):
             plan[code] = ("update", number)
     taken = {row[1] for row in lefts} | {code for _, code in rejected} | {*wanted.values()}
     absent = [p for p in pairs if p[0] not in living and p[1] in target and p[1] not in taken]
-    plan.update(expected_deletes(absent, out, rejected, rule, complete))
+    known = {number for number, _ in pairs}
+    unknown = any(n is None or (c is None and n not in known) for n, c in rejected)
+    plan.update(expected_deletes(absent, out, rule, complete and not unknown))
     return plan, bad
 
 
@@ -496,13 +520,12 @@ def expected_pair(row, pairs, target, living, complete):
     return code, not any(n in living or not complete for n in others)
 
 
-def expected_deletes(absent, out, rejected, rule, complete):
-    unknown = any(number is None for number, _ in rejected)
+def expected_deletes(absent, out, rule, certain):
     outs = {number for number, _ in out}
     by_filter = {c: ("delete", n) for n, c in absent if n in outs}
     by_absence = {c: ("delete", n) for n, c in absent if n not in outs}
     plan = by_filter if rule.on_leave.value == "delete" else {}
-    if complete and not unknown and rule.on_delete.value == "propagate":
+    if certain and rule.on_delete.value == "propagate":
         plan = {**plan, **by_absence}
     return plan
 
