@@ -6,7 +6,8 @@ DuckDB database, whose memory is bounded and whose spill files are encrypted. Th
 1. *rejected*: left records that share a key with another one, or fail a `unique` check.
 2. *pairs*: each other left record meets the right record of its link, else the right record with
    its key. More than one such record, or one that is linked to another living left record, is
-   ambiguous; a key change onto a key that another right record has is refused.
+   ambiguous; a key change onto a key that another right record has is refused (and claims
+   nothing: if that right record is to be deleted, the key is free for the next plan).
 3. *decisions*: no right record: insert. Fields differ: update of those fields. Else unchanged.
 4. *absent* links: their left record is not there, was not rejected, and either the plan is
    complete or the filter left the record out. Their right records, unless a living left record
@@ -474,15 +475,17 @@ class Planner:
         """`absent_link`: keys, r, and what stands in the way of touching the right record.
 
         several: the key has more than one right record; claimed: a living left record has its
-        key or is paired with it; taken_over: paired, so that the link is stale; held: the left
-        record may be one that was rejected and whose link is unknown.
+        key (one that was refused because the key is taken does not count); taken_over: paired,
+        so that the link is stale; held: the left record may be one that was rejected and whose
+        link is unknown.
         """
         unknown = self._unknown() > 0
         scope = "true" if self.complete else "out.lk IS NOT NULL"
         self.connection.execute(
             "CREATE TABLE absent_link AS SELECT k.lk, k.rk, min(r.rowid) AS r, "
             "out.lk IS NOT NULL AS left_out, count(r.rowid) > 1 AS several, "
-            "k.rk IN (SELECT rk FROM left_side WHERE rk IS NOT NULL) "
+            "k.rk IN (SELECT l.rk FROM left_side l WHERE l.rk IS NOT NULL AND l.rowid NOT IN "
+            f"(SELECT bad.l FROM bad WHERE bad.code = {literal(KEY_TAKEN)})) "
             "OR k.rk IN (SELECT rk FROM rejected WHERE rk IS NOT NULL) AS claimed, "
             "coalesce(bool_or(r.rowid IN (SELECT r FROM decision WHERE r IS NOT NULL)), false) "
             f"AS taken_over, {unknown} AND out.lk IS NULL AS held "

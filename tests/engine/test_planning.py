@@ -292,6 +292,29 @@ def test_a_changed_key_that_is_taken_is_refused(planner):
     assert [r.code for r in plan.rejections()] == ["record.key_taken"]
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_key_freed_by_a_deleted_record_is_taken_in_the_next_plan(planner, complete):
+    rule = RuleSpec(on_leave="delete")
+    plan = planner(rule, complete=complete)
+    plan.add_left(left((2, "a", "B", 1.0)))
+    if not complete:
+        plan.add_left_out(keys((1, "a")))
+    plan.add_right(right(("a", "A", 1.0), ("b", "B", 1.0)))
+    plan.add_links(links((1, "a"), (2, "b")))
+    plan.plan()
+    assert [r.code for r in plan.rejections()] == ["record.key_taken"]
+    assert brief(plan) == [
+        ("delete", lk(1), rk("a"), "deleted" if complete else "left_filter"),
+    ]
+    following = planner(rule, complete=complete)
+    following.add_left(left((2, "a", "B", 1.0)))
+    following.add_right(right(("b", "B", 1.0)))
+    following.add_links(links((2, "b")))
+    following.plan()
+    (change,) = rows_of(following.changes())
+    assert (change["operation"], change["right_key_after"]) == ("update", rk("a"))
+
+
 def test_a_linked_record_that_vanished_is_inserted_again(planner):
     plan = planner(complete=False)
     plan.add_left(left((1, "a", "A", 1.0), (2, "c", "C", 1.0)))
@@ -474,6 +497,7 @@ def worlds(draw):
 def expected_plan(lefts, rights, pairs, out, rejected, rule, complete):
     """The plan, record by record: {right code: (operation, left id)}, and rejected left rows."""
     target = {row[0]: row for row in rights}
+    linked = dict(pairs)
     living = {row[0] for row in lefts} | {number for number, _ in rejected if number}
     bad = {
         i
@@ -481,6 +505,7 @@ def expected_plan(lefts, rights, pairs, out, rejected, rule, complete):
         for j, two in enumerate(lefts)
         if i != j and (one[0] == two[0] or one[1] == two[1])
     }
+    twice = set(bad)
     wanted = {}
     for place, row in enumerate(lefts):
         if place not in bad:
@@ -500,7 +525,12 @@ def expected_plan(lefts, rights, pairs, out, rejected, rule, complete):
             plan[values[0]] = ("insert", number)
         elif not same(values, target[code]):
             plan[code] = ("update", number)
-    taken = {row[1] for row in lefts} | {code for _, code in rejected} | {*wanted.values()}
+    # A record that cannot move because its key is taken does not claim that key.
+    stuck = {
+        p for p in bad - twice - shared if linked.get(lefts[p][0]) in target.keys() - {lefts[p][1]}
+    }
+    claims = {row[1] for place, row in enumerate(lefts) if place not in stuck}
+    taken = claims | {code for _, code in rejected} | {*wanted.values()}
     absent = [p for p in pairs if p[0] not in living and p[1] in target and p[1] not in taken]
     known = {number for number, _ in pairs}
     unknown = any(n is None or (c is None and n not in known) for n, c in rejected)
