@@ -41,9 +41,9 @@ def judge(rule: RuleSpec, plan: PlanCounts) -> None:
     if plan.source_empty and plan.target_known and guards.refuse_empty_source:
         raise EmptySource("the source returned nothing")
     whole = plan.linked or plan.read
-    changes = plan.inserts + plan.updates + plan.deletes
-    if plan.linked == 0:
-        changes = 0  # a first load changes nothing that anybody relies on through this rule
+    changes = plan.updates + plan.deletes
+    if plan.linked:  # the inserts of a first load take nobody's value away
+        changes += plan.inserts
     _limit("deletes", plan.deletes, guards.max_deletes, guards.max_deletes_percent, whole)
     _limit("changes", changes, guards.max_changes, guards.max_changes_percent, whole)
     _limit_rejections(rule, plan)

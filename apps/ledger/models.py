@@ -174,6 +174,7 @@ class Rejection(BaseModel):
     sealed_record = models.BinaryField(null=True)  # left record as canonical texts, by field
     sealed_raw = models.BinaryField(null=True)  # text of what could not be read
     sealed_edit = models.BinaryField(null=True)  # the record as a person corrected it
+    passed_run_id = models.UUIDField(null=True)  # where the record passed, not finished yet
     resolved_at = models.DateTimeField(null=True, blank=True)
     resolved_run_id = models.UUIDField(null=True)
     note = models.CharField(max_length=255, blank=True)

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
-from django.db.models import Count, QuerySet
+from django.db.models import Count, F, QuerySet
 
 from apps.core.selectors import scoped
 from apps.ledger.models import Change, Link, Rejection, open_images
@@ -169,6 +169,21 @@ def has_links(rule_id: UUID) -> bool:
     return Link.objects.filter(rule_id=rule_id).exists()
 
 
+def has_crossed_links(rule_id: UUID) -> bool:
+    """Whether some link's two keys differ."""
+    return Link.objects.filter(rule_id=rule_id).exclude(left_hash=F("right_hash")).exists()
+
+
+def links_of_right(rule_id: UUID, right_keys: Sequence[str]) -> pa.Table:
+    """The links of these right keys."""
+    found: list[tuple[str, str]] = []
+    for start in range(0, len(right_keys), 500):
+        hashes = [key_hash(key) for key in right_keys[start : start + 500]]
+        query = Link.objects.filter(rule_id=rule_id, right_hash__in=hashes)
+        found += query.values_list("left_key", "right_key")
+    return link_table(found)
+
+
 def link_lookup(rule_id: UUID) -> pa.Table:
     """The rule's links as a lookup: plain left key (one field) -> plain right key, as text."""
     from apps.engine.types_sql import key_values
@@ -184,16 +199,14 @@ def link_lookup(rule_id: UUID) -> pa.Table:
     return pa.table({"key": pa.array(keys, pa.string()), "value": pa.array(values, pa.string())})
 
 
-def open_rejection_keys(rule_id: UUID, stages: Sequence[str], limit: int = 10_000) -> list[str]:
-    """Left keys of a rule's open rejections of these stages."""
+def open_rejection_keys(rule_id: UUID, limit: int = 10_000) -> list[str]:
+    """Left keys of a rule's open rejections."""
     waiting = (Rejection.State.OPEN, Rejection.State.REPLAYING)
-    rows = Rejection.objects.filter(rule_id=rule_id, state__in=waiting, stage__in=stages).exclude(
-        left_key=""
-    )
+    rows = Rejection.objects.filter(rule_id=rule_id, state__in=waiting).exclude(left_key="")
     return list(rows.values_list("left_key", flat=True).distinct()[:limit])
 
 
-def stale_left_keys(run_id: UUID, limit: int = 50_000) -> list[str]:
-    """Left keys of a run's changes that had moved when they were to be applied."""
-    rows = Change.objects.filter(run_id=run_id, outcome=Change.Outcome.STALE).exclude(left_key="")
-    return list(rows.values_list("left_key", flat=True)[:limit])
+def stale_left_keys(run_ids: Sequence[UUID], limit: int = 50_000) -> list[str]:
+    """Left keys of these runs' changes that had moved when they were to be applied."""
+    rows = Change.objects.filter(run_id__in=run_ids, outcome=Change.Outcome.STALE)
+    return list(rows.exclude(left_key="").values_list("left_key", flat=True)[:limit])

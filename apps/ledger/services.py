@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from apps.accounts.models import User
 
 DELETE_CHUNK = 20_000
+WAITING = (Rejection.State.OPEN, Rejection.State.REPLAYING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,7 @@ def store_links(work: WorkIdentity, pairs: Iterable[tuple[str, str, str]]) -> No
         for left, right, image in pairs
     ]
     if rows:
+        _unlink_elsewhere(work.rule_id, {row[3]: row[4] for row in rows})
         bulk_upsert(
             Link,
             (
@@ -194,11 +196,32 @@ def store_links(work: WorkIdentity, pairs: Iterable[tuple[str, str, str]]) -> No
         )
 
 
-def close_links(rule_id: UUID, right_keys: Sequence[str]) -> None:
-    """Forget links whose two records are both gone."""
-    for start in range(0, len(right_keys), 500):
-        hashes = [key_hash(key) for key in right_keys[start : start + 500]]
-        Link.objects.filter(rule_id=rule_id, right_hash__in=hashes).delete()
+def _unlink_elsewhere(rule_id: UUID, right_of_left: Mapping[bytes, bytes]) -> None:
+    """A left record has one link: forget those to other right records than the ones given."""
+    lefts = list(right_of_left)
+    for start in range(0, len(lefts), 500):
+        known = Link.objects.filter(rule_id=rule_id, left_hash__in=lefts[start : start + 500])
+        old = [
+            pk
+            for pk, left, right in known.values_list("pk", "left_hash", "right_hash")
+            if right_of_left[bytes(left)] != bytes(right)
+        ]
+        if old:
+            Link.objects.filter(pk__in=old).delete()
+
+
+def close_links(rule_id: UUID, pairs: Iterable[tuple[str, str]]) -> None:
+    """Forget links (left key, right key) whose two records are both gone."""
+    wanted = {key_hash(right): key_hash(left) for left, right in pairs}
+    rights = list(wanted)
+    for start in range(0, len(rights), 500):
+        known = Link.objects.filter(rule_id=rule_id, right_hash__in=rights[start : start + 500])
+        gone = [
+            pk
+            for pk, left, right in known.values_list("pk", "left_hash", "right_hash")
+            if wanted[bytes(right)] == bytes(left)
+        ]
+        Link.objects.filter(pk__in=gone).delete()
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,24 +291,22 @@ def _seen_again(known: Rejection, work: WorkIdentity, record: RejectedRecord) ->
     known.save()
 
 
-def resolve_rejections(
-    rule_id: UUID,
-    run_id: UUID,
-    *,
-    stages: Sequence[str],
-    left_keys: Sequence[str] | None = None,
-) -> int:
-    """Close open rejections that this run did not repeat.
+def note_passed(rule_id: UUID, run_id: UUID, left_keys: Sequence[str]) -> None:
+    """Remember that these records, once rejected, passed in a run that is not finished yet."""
+    for start in range(0, len(left_keys), 500):
+        Rejection.objects.filter(
+            rule_id=rule_id, left_key__in=left_keys[start : start + 500], state__in=WAITING
+        ).update(passed_run_id=run_id)
 
-    left_keys None: all of the rule's (the run saw every record); else those of these records.
+
+def resolve_rejections(rule_id: UUID, run_id: UUID, *, everything: bool) -> int:
+    """Close the open rejections that a finished run did not repeat.
+
+    everything: the run saw every record, so all of the rule's; else those that passed in it.
     """
-    found = Rejection.objects.filter(
-        rule_id=rule_id,
-        stage__in=stages,
-        state__in=(Rejection.State.OPEN, Rejection.State.REPLAYING),
-    ).exclude(run_id=run_id)
-    if left_keys is not None:
-        found = found.filter(left_key__in=list(left_keys)[:10_000])
+    found = Rejection.objects.filter(rule_id=rule_id, state__in=WAITING).exclude(run_id=run_id)
+    if not everything:
+        found = found.filter(passed_run_id=run_id)
     return found.update(state=Rejection.State.RESOLVED, resolved_at=now(), resolved_run_id=run_id)
 
 

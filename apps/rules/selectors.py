@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 from uuid import UUID
@@ -74,7 +75,7 @@ def rule_spec(rule: Rule) -> RuleSpec:
     )
 
 
-def dependencies(chosen: Iterable[Rule]) -> dict[UUID, set[UUID]]:
+def dependencies(chosen: Iterable[Rule], *, declared_only: bool = False) -> dict[UUID, set[UUID]]:
     """For each rule the ones among these that come first, all by id.
 
     Dependencies are the declared ones and those of the right datasets' foreign keys.
@@ -86,7 +87,7 @@ def dependencies(chosen: Iterable[Rule]) -> dict[UUID, set[UUID]]:
         declared = set(rule.depends_on.values_list("pk", flat=True)) & by_id.keys()
         datasets = rule.mapping.right.depends_on.values_list("pk", flat=True)
         implied = {by_right[pk] for pk in datasets if pk in by_right} - {rule.pk}
-        graph[rule.pk] = declared | implied
+        graph[rule.pk] = declared if declared_only else declared | implied
     return graph
 
 
@@ -96,8 +97,13 @@ def in_dependency_order(chosen: Iterable[Rule]) -> list[Rule]:
     Raises ConfigurationError naming the circle.
     """
     by_id = {rule.pk: rule for rule in chosen}
+    with suppress(CycleError):
+        order = TopologicalSorter(dependencies(by_id.values())).static_order()
+        return [by_id[pk] for pk in order]
+    # Tables may refer to each other in a circle; only what people declared may not.
+    declared = dependencies(by_id.values(), declared_only=True)
     try:
-        return [by_id[pk] for pk in TopologicalSorter(dependencies(by_id.values())).static_order()]
+        return [by_id[pk] for pk in TopologicalSorter(declared).static_order()]
     except CycleError as error:
         names = " → ".join(by_id[pk].name for pk in error.args[1])
         raise ConfigurationError(

@@ -25,8 +25,9 @@ from apps.runs.models import (
     RunStatus,
 )
 from apps.runs.selectors import counter_sums
+from apps.runs.services.cursors import later_cursor
 from apps.runs.services.dispatching import dispatch
-from apps.runs.services.errors import NothingUsable
+from apps.runs.services.errors import NothingUsable, PartitionFailed
 from apps.runs.services.logs import log
 
 
@@ -39,6 +40,10 @@ def advance(run_id: UUID) -> None:
         parts = list(run.partitions.order_by("number"))
         if run.cancel_requested_at is not None:
             _cancel(run, parts)
+            return
+        broken = next((part for part in parts if part.state == Partition.State.FAILED), None)
+        if broken is not None:
+            fail(run_id, PartitionFailed(broken.error or "a partition failed"))
             return
         if any(part.state in Partition.WORKABLE for part in parts):
             return
@@ -112,7 +117,7 @@ def _judge(run: Run) -> None:
             target_known=has_links(run.rule_id) or run.lane != Run.Lane.STREAM,
         ),
     )
-    if run.read and run.rejected >= run.read:
+    if everything and run.read and run.rejected >= run.read and not run.planned:
         raise NothingUsable(f"all {run.read} records that were read were rejected")
 
 
@@ -130,7 +135,9 @@ def _finish(run: Run) -> None:
     _sum_counters(run)
     _resolve(run)
     _store_checkpoint(run)
-    with_problems = run.rejected or run.stale or run.deletes_held_back
+    accuracy = run.accuracy or {"sampled": 0, "equal": 0}
+    differs = accuracy["equal"] < accuracy["sampled"]
+    with_problems = run.rejected or run.stale or run.deletes_held_back or differs
     log(
         run,
         f"Done: {run.inserted} inserted, {run.updated} updated, {run.deleted} deleted, "
@@ -140,10 +147,9 @@ def _finish(run: Run) -> None:
 
 
 def _resolve(run: Run) -> None:
-    """Rejections that did not recur are resolved; a replay's by their own records."""
+    """Rejections whose record passed, or that a run over everything did not repeat, are over."""
     everything = not run.cursor_from and not run.rejection_ids
-    if everything:
-        resolve_rejections(run.rule_id, run.pk, stages=("read", "check", "plan", "write"))
+    resolve_rejections(run.rule_id, run.pk, everything=everything)
 
 
 def _store_checkpoint(run: Run) -> None:
@@ -155,8 +161,11 @@ def _store_checkpoint(run: Run) -> None:
     if checkpoint.cursor_field != spec.cursor_field:
         checkpoint.cursor, checkpoint.cursor_field = "", spec.cursor_field
     if run.cursor_to:
-        checkpoint.cursor = run.cursor_to
-    if run.sweep or not run.cursor_from:
+        moved_on = run.cursor_from and checkpoint.cursor
+        checkpoint.cursor = (
+            later_cursor(checkpoint.cursor, run.cursor_to) if moved_on else run.cursor_to
+        )
+    if (run.sweep or not run.cursor_from) and not run.deletes_held_back:
         checkpoint.swept_at = run.started_at
     checkpoint.version = run.version
     checkpoint.succeeded_at = now()
@@ -174,8 +183,8 @@ def refuse(run: Run, error: LockstepError) -> None:
 def fail(run_id: UUID, error: LockstepError) -> None:
     """End a run because of an error that does not pass by itself."""
     with transaction.atomic():
-        run = Run.objects.select_for_update().get(pk=run_id)
-        if not run.is_active:
+        run = Run.objects.select_for_update().filter(pk=run_id).first()
+        if run is None or not run.is_active:
             return
         _sum_counters(run)
         _note_cause(run, error)

@@ -26,7 +26,8 @@ from apps.rules.selectors import in_dependency_order
 from apps.runs.models import ACTIVE_STATUSES, DueRun, Partition, Run
 
 logger = logging.getLogger(__name__)
-CATCH_UP = timedelta(days=1)
+CATCH_UP = (timedelta(days=1), timedelta(days=32), timedelta(days=400))
+"""How far back missed times are looked for, the next reach only where the one before has none."""
 
 
 def dispatch(partition_ids: Iterable[UUID]) -> None:
@@ -47,9 +48,11 @@ def _send(partition_ids: list[UUID]) -> None:
 
 def tick() -> None:
     """Start what is due, send lost work again, move on what a crash left between two steps."""
-    start_due_runs()
-    redispatch_lost()
-    advance_stranded()
+    for step in (redispatch_lost, advance_stranded, start_due_runs):
+        try:
+            step()
+        except Exception:
+            logger.exception("%s failed; the other steps of the tick go on", step.__name__)
 
 
 def redispatch_lost() -> int:
@@ -98,12 +101,22 @@ def start_due_runs(moment: datetime | None = None) -> list[Run]:
         if (due_at := latest_due(rule, moment)) is not None
     }
     started = []
-    for rule in in_dependency_order(due):
+    for rule in _ordered(due):
         waits_for = rule.depends_on.filter(runs__status__in=ACTIVE_STATUSES)
         run = None if waits_for.exists() else _start_due(rule, due[rule])
         if run is not None:
             started.append(run)
     return started
+
+
+def _ordered(rules: Iterable[Rule]) -> list[Rule]:
+    """In the order of dependencies; by name while these form a circle."""
+    chosen = list(rules)
+    try:
+        return in_dependency_order(chosen)
+    except LockstepError as error:
+        logger.warning("%s", error)
+        return sorted(chosen, key=lambda rule: rule.name)
 
 
 def latest_due(rule: Rule, moment: datetime) -> datetime | None:
@@ -112,29 +125,41 @@ def latest_due(rule: Rule, moment: datetime) -> datetime | None:
     since = max(filter(None, (last, rule.schedule_since)), default=None)
     if since is None:
         return None
-    latest = None
-    for due_at in due_times(rule, max(since, moment - CATCH_UP)):
-        if due_at > moment:
+    for reach in CATCH_UP:
+        begin = max(since, moment - reach)
+        latest = _last_before(rule, begin, moment)
+        if latest is not None or begin == since:
             return latest
+    return None
+
+
+def _last_before(rule: Rule, begin: datetime, moment: datetime) -> datetime | None:
+    latest = None
+    for due_at in due_times(rule, begin):
+        if due_at > moment:
+            break
         latest = due_at
     return latest
 
 
 def _start_due(rule: Rule, due_at: datetime) -> Run | None:
+    try:
+        with transaction.atomic():  # a crash leaves either both rows or none
+            due = DueRun.objects.create(rule=rule, due_at=due_at)
+            due.run = _request_due(due)
+            due.save(update_fields=["run", "skipped", "updated_at"])
+            return due.run
+    except IntegrityError:  # another scheduler was first
+        return None
+
+
+def _request_due(due: DueRun) -> Run | None:
     from apps.runs.services.requesting import request_run
 
     try:
         with transaction.atomic():
-            due = DueRun.objects.create(rule=rule, due_at=due_at)
-    except IntegrityError:  # another scheduler was first
-        return None
-    try:
-        run = request_run(rule, actor=None, trigger=Run.Trigger.SCHEDULE)
+            return request_run(due.rule, actor=None, trigger=Run.Trigger.SCHEDULE)
     except LockstepError as error:
         due.skipped = error.message[:100]
-        due.save(update_fields=["skipped", "updated_at"])
-        logger.warning("rule %s was due and did not start: %s", rule.pk, error.message)
+        logger.warning("rule %s was due and did not start: %s", due.rule_id, error.message)
         return None
-    due.run = run
-    due.save(update_fields=["run", "updated_at"])
-    return run

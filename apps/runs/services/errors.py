@@ -18,6 +18,14 @@ class RunCancelled(LockstepError):
     default_remedy = "Start the rule again when you want; what was written stays written."
 
 
+class PartitionFailed(LockstepError):
+    """A partition ended with an error that does not pass by itself."""
+
+    code = "run.partition_failed"
+    action = Action.ASK
+    default_remedy = "Look at the partition's error on the run's page."
+
+
 class NothingUsable(ConfigurationError):
     """Records were read and not one of them could be used."""
 

@@ -115,11 +115,12 @@ def acquire(partition_id: UUID, owner: str | None = None) -> Lease | None:
     return Lease(partition_id, name, token, seconds)
 
 
-def release(lease: Lease, **values: Any) -> None:
-    """Give the partition back; a lease that is lost already is left alone."""
-    Partition.objects.filter(pk=lease.partition_id, token=lease.token).update(
+def release(lease: Lease, **values: Any) -> bool:
+    """Give the partition back. False, and nothing done, when the lease is lost already."""
+    given_back = Partition.objects.filter(pk=lease.partition_id, token=lease.token).update(
         lease_until=None, owner="", **values
     )
+    return bool(given_back)
 
 
 @contextmanager

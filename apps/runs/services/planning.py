@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from django.conf import settings
 
 from apps.connectors.base import CursorWindow, KeyRange, RawRejection, ReadBatch, ReadRequest
-from apps.engine.codec import decode_images, decode_keys
+from apps.engine.codec import decode_keys
 from apps.engine.execution import Runner
 from apps.engine.planning import Planner, PlanSummary
 from apps.engine.sandbox import Sandbox
@@ -33,21 +32,23 @@ from apps.ledger.services import (
     WorkIdentity,
     close_links,
     discard_plan,
+    note_passed,
     record_rejections,
-    resolve_rejections,
     store_changes,
     store_links,
 )
-from apps.runs.models import Partition, Run, RunLog
+from apps.runs.models import Partition, Run, RunLog, RunStatus
 from apps.runs.services.context import load_context, lookups_for, transformer
+from apps.runs.services.cursors import cursor_value, later_cursor
 from apps.runs.services.leasing import Lease
 from apps.runs.services.logs import log
-from apps.runs.services.preparing import cursor_value
-from apps.runs.services.rejecting import check_stopped, from_check, from_reading, stop_if_asked
+from apps.runs.services.rejecting import check_stopped, from_check, from_reading
+from apps.runs.services.replaying import replayed_batches
 from apps.runs.services.sweeping import Absent, sweep
 
 STORE_ROWS = 5_000
 KEY_READ_ROWS = 2_000
+KEY_COLUMNS = ("left_key", "right_key")
 
 
 class PartitionPlan:
@@ -64,9 +65,8 @@ class PartitionPlan:
             ("read", "left_out", "unchanged", "rejected", "warnings", "bytes_read"), 0
         )
         self.cursor_to = ""
-        self.open_keys = pa.array(
-            open_rejection_keys(self.run.rule_id, ("read", "check", "plan")), pa.string()
-        )
+        self.open_keys = pa.array(open_rejection_keys(self.run.rule_id), pa.string())
+        self.held_back = ""
         self.passed: set[str] = set()
         self.seen: set[str] = set()  # left keys, where only candidates are read
         self.candidates: set[str] = set()  # right keys that these would be written to
@@ -114,14 +114,18 @@ class PartitionPlan:
         fields = context.left_fields
         if self.complete:
             request = ReadRequest(context.left, fields, key_range=self._left_range())
-            yield from context.left_connector.read(request)
-            return
-        window = CursorWindow(context.rule.cursor_field, cursor_value(context, run.cursor_from))
-        yield from context.left_connector.read(ReadRequest(context.left, fields, cursor=window))
-        keys = set(self._carried_over())
-        if run.sweep:
-            keys |= set(self._sweep())
-        yield from self._left_by_key(sorted(keys - self.seen))
+        else:
+            name = context.rule.cursor_field
+            after = cursor_value(context.left.field(name), run.cursor_from)
+            request = ReadRequest(context.left, fields, cursor=CursorWindow(name, after))
+        for batch in context.left_connector.read(request):
+            self._note_cursor(batch)
+            yield batch
+        if not self.complete:
+            keys = set(self._carried_over())
+            if run.sweep:
+                keys |= set(self._sweep())
+            yield from self._left_by_key(sorted(keys - self.seen))
 
     def _left_range(self) -> KeyRange | None:
         part = self.partition
@@ -129,21 +133,30 @@ class PartitionPlan:
             return None
         return KeyRange(part.range_field, part.lower, part.upper)
 
+    def _note_cursor(self, batch: ReadBatch) -> None:
+        """Only reads of the whole window move the cursor; reads by key came after its snapshot."""
+        field = self.context.rule.cursor_field
+        if field and batch.records.num_rows:
+            top = cursor_maximum(batch.records, field) or ""
+            self.cursor_to = later_cursor(self.cursor_to, top)
+
     def _replayed(self) -> Iterator[ReadBatch]:
-        """The records of the rejections, as people corrected them, in the place of the source's."""
-        rejections = Rejection.objects.filter(pk__in=self.run.rejection_ids)
-        types = {field.name: field.type for field in self.context.left.fields}
-        records = [rejection.edit() or rejection.record() or {} for rejection in rejections]
-        table = decode_images([orjson.dumps(r).decode() for r in records], types)
-        for batch in table.combine_chunks().to_batches():
-            yield ReadBatch(batch)
+        """The rejected records as they are now, with the values that people corrected."""
+        yield from replayed_batches(self.context, self.run.rejection_ids, self._left_by_key)
 
     def _carried_over(self) -> list[str]:
-        """Left keys that a cursor would not show again though they are not in step yet."""
-        keys = open_rejection_keys(self.run.rule_id, ("write",))
-        before = self.run.rule.runs.exclude(pk=self.run.pk).order_by("-created_at")
-        previous = before.filter(mode=Run.Mode.APPLY, stale__gt=0).first()
-        return keys + (stale_left_keys(previous.pk) if previous else [])
+        """Left keys that a cursor would not show again though they are not in step yet.
+
+        Open rejections, and records that had moved when they were to be written, in any run since
+        (and with) the last one that moved the checkpoint.
+        """
+        runs = self.run.rule.runs.exclude(pk=self.run.pk).filter(mode=Run.Mode.APPLY)
+        settled = (RunStatus.SUCCEEDED, RunStatus.PARTIAL)
+        last = runs.filter(status__in=settled, rejection_ids=[]).order_by("-created_at").first()
+        if last is not None:
+            runs = runs.filter(created_at__gte=last.created_at)
+        ids = list(runs.filter(stale__gt=0).values_list("pk", flat=True)[:100])
+        return open_rejection_keys(self.run.rule_id) + stale_left_keys(ids)
 
     def _left_by_key(self, keys: list[str]) -> Iterator[ReadBatch]:
         context = self.context
@@ -158,7 +171,7 @@ class PartitionPlan:
     def _sweep(self) -> list[str]:
         """Compare all keys: remember links whose left record is gone, return keys without link."""
         found = sweep(self.context, self.lookups, self.lease)
-        self.absent = found.absent
+        self.absent, self.held_back = found.absent, found.held_back
         log(
             self.run,
             f"Key sweep: {found.seen} keys, {len(found.absent.left_keys)} gone, "
@@ -170,17 +183,6 @@ class PartitionPlan:
     def _count_batch(self, batch: ReadBatch) -> None:
         self.counters["read"] += batch.records.num_rows + len(batch.rejected)
         self.counters["bytes_read"] += batch.records.nbytes
-        field = self.context.rule.cursor_field
-        if field and batch.records.num_rows and not self.run.rejection_ids:
-            top = cursor_maximum(batch.records, field)
-            if top is not None:
-                self.cursor_to = self._later(self.cursor_to, top)
-
-    def _later(self, one: str, other: str) -> str:
-        if not one:
-            return other
-        values = (cursor_value(self.context, one), cursor_value(self.context, other))
-        return one if values[0] >= values[1] else other
 
     def _note_keys(self, done: Transformed) -> None:
         """Remember which open rejections passed, and which candidates were read."""
@@ -198,7 +200,10 @@ class PartitionPlan:
         self, planner: Planner, raw: Iterable[RawRejection], done: Transformed
     ) -> None:
         """Record what reading and checking kept out; the planner must not take it for deleted."""
-        stop_if_asked(self.run, done)
+        if done.stops:
+            with self.lease.transaction():
+                record_rejections(self.work, [from_check(item) for item in done.stops])
+            raise check_stopped(self.run, done.stops[0])
         found = [from_reading(item, self.context) for item in raw]
         found += [from_check(item) for item in done.rejected]
         self.counters["warnings"] += sum(done.warnings.values())
@@ -249,7 +254,7 @@ class PartitionPlan:
                 planner.add_rejected([(None, None)])  # unknown: nothing is deleted for absence
                 log(
                     self.run,
-                    f"A target record cannot be read ({item.position}): {item.code} {item.field}",
+                    f"A target record cannot be read: {item.code} {item.field}",
                     level=RunLog.Level.WARNING,
                     partition=self.partition.number,
                 )
@@ -281,6 +286,7 @@ class PartitionPlan:
                 store_changes(self.work, batch, sequence)
             sequence += batch.num_rows
         for stopped in planner.stops():
+            self._keep_planner_rejection(stopped)
             raise check_stopped(self.run, stopped)
         for refused in planner.rejections():
             self._keep_planner_rejection(refused)
@@ -292,7 +298,8 @@ class PartitionPlan:
                 store_links(self.work, zip(*columns, strict=True))
         for batch in planner.gone(STORE_ROWS):
             with self.lease.transaction():
-                close_links(self.run.rule_id, batch.column("right_key").to_pylist())
+                pairs = zip(*(batch.column(n).to_pylist() for n in KEY_COLUMNS), strict=True)
+                close_links(self.run.rule_id, pairs)
 
     def _keep_planner_rejection(self, refused: RecordRejection) -> None:
         record = from_check(refused, stage=Rejection.Stage.PLAN)
@@ -305,15 +312,11 @@ class PartitionPlan:
         self.counters["unchanged"] = summary.unchanged
         self.counters["warnings"] += sum(summary.warnings.values())
         with self.lease.transaction():
-            if self.passed and not self.run.is_dry:
-                resolve_rejections(
-                    self.run.rule_id,
-                    self.run.pk,
-                    stages=("read", "check", "plan"),
-                    left_keys=sorted(self.passed),
-                )
-            if summary.deletes_held_back:
-                Run.objects.filter(pk=self.run.pk).update(deletes_held_back=summary.reason[:255])
+            if not self.run.is_dry:
+                note_passed(self.run.rule_id, self.run.pk, sorted(self.passed))
+            held_back = summary.reason if summary.deletes_held_back else self.held_back
+            if held_back:
+                Run.objects.filter(pk=self.run.pk).update(deletes_held_back=held_back[:255])
             self._advance_cursor()
             self.lease.update(
                 **self.counters,
@@ -335,7 +338,7 @@ class PartitionPlan:
         if not self.cursor_to:
             return
         run = Run.objects.select_for_update().get(pk=self.run.pk)
-        run.cursor_to = self._later(run.cursor_to, self.cursor_to)
+        run.cursor_to = later_cursor(run.cursor_to, self.cursor_to)
         run.save(update_fields=["cursor_to", "updated_at"])
 
 

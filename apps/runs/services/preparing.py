@@ -8,19 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any
 
-import pyarrow as pa
 from django.conf import settings
 
 from apps.connectors.base import ReadRequest
 from apps.connectors.types import Kind
 from apps.core.clock import now
-from apps.engine.codec import decode_keys
-from apps.engine.spec import Delta
-from apps.engine.transform import cursor_maximum
-from apps.engine.types_sql import key_text
-from apps.ledger.selectors import has_links
+from apps.engine.spec import CheckKind, Delta
+from apps.ledger.selectors import has_crossed_links, has_links
 from apps.runs.models import Checkpoint, Partition, Run, RunStatus
 from apps.runs.services.context import (
     RunContext,
@@ -28,6 +23,7 @@ from apps.runs.services.context import (
     require_unpaused,
     require_writable,
 )
+from apps.runs.services.cursors import with_lag
 from apps.runs.services.dispatching import dispatch
 from apps.runs.services.leasing import Lease
 from apps.runs.services.logs import log
@@ -108,7 +104,10 @@ def choose_window(context: RunContext) -> Window:
     if checkpoint.version_id != run.version_id:
         return Window(True, "", False, "the rule changed, comparing everything")
     sweep = run.sweep or _sweep_is_due(context, checkpoint)
-    after = _with_lag(context, checkpoint.cursor)
+    if sweep and not context.mapping.left.key:
+        return Window(True, "", False, "the left dataset has no key, comparing everything")
+    field = context.left.field(rule.cursor_field)
+    after = with_lag(field, checkpoint.cursor, rule.cursor_lag_seconds)
     reason = f"reading from cursor {after}" + (" and sweeping all keys" if sweep else "")
     return Window(False, after, sweep, reason)
 
@@ -118,25 +117,6 @@ def _sweep_is_due(context: RunContext, checkpoint: Checkpoint) -> bool:
     if minutes is None:
         return False
     return checkpoint.swept_at is None or checkpoint.swept_at < now() - timedelta(minutes=minutes)
-
-
-def _with_lag(context: RunContext, cursor: str) -> str:
-    """The cursor text set back by the declared lag (timestamps and dates only)."""
-    lag = context.rule.cursor_lag_seconds
-    value = cursor_value(context, cursor)
-    if lag and hasattr(value, "year"):
-        value = value - timedelta(seconds=lag)
-        field = context.left.field(context.rule.cursor_field)
-        column = pa.array([value], field.type.arrow)
-        return cursor_maximum(pa.record_batch([column], [field.name]), field.name) or cursor
-    return cursor
-
-
-def cursor_value(context: RunContext, cursor: str) -> Any:
-    """The cursor text as a Python value of the field's type."""
-    field = context.left.field(context.rule.cursor_field)
-    table = decode_keys([key_text([cursor])], {field.name: field.type})
-    return table.column(0)[0].as_py()
 
 
 def choose_lane(context: RunContext, right_empty: bool, *, complete: bool) -> tuple[str, str]:
@@ -156,9 +136,23 @@ def _is_empty(context: RunContext) -> bool:
     )
 
 
+def _may_partition(context: RunContext) -> bool:
+    """Whether key ranges keep what belongs together.
+
+    Not for cursor rules (their parts would be read at different moments, and the cursor of one
+    part says nothing of another), not where a field must be unique over the whole, and not while
+    a link crosses ranges because its two keys differ.
+    """
+    rule = context.rule
+    unique = any(check.kind is CheckKind.UNIQUE for check in rule.checks)
+    return rule.delta is Delta.FULL and not unique and not has_crossed_links(context.run.rule_id)
+
+
 def choose_bounds(context: RunContext, right_empty: bool) -> list[int]:
     """Bounds of key ranges, where both sides can read ranges of the same integer key."""
     left, mapping = context.left, context.mapping
+    if not _may_partition(context):
+        return []
     limit = int(settings.LOCKSTEP["PARTITION_ROWS"])
     if (left.row_count or 0) <= limit or len(left.key) != 1 or len(mapping.key) != 1:
         return []

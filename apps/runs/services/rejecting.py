@@ -9,7 +9,7 @@ import pyarrow as pa
 from apps.connectors.base import RawRejection, WriteProblem
 from apps.connectors.errors import ConfigurationError
 from apps.engine.codec import encode_keys
-from apps.engine.transform import RecordRejection, Transformed
+from apps.engine.transform import RecordRejection
 from apps.ledger.models import Rejection
 from apps.ledger.selectors import PlannedChange
 from apps.ledger.services import RejectedRecord
@@ -23,19 +23,14 @@ class CheckStopped(ConfigurationError):
     """A check of severity `stop` failed."""
 
     code = "check.stopped"
-    default_remedy = "Correct the record that the message names, or lower the check's severity."
-
-
-def stop_if_asked(run: Run, done: Transformed) -> None:
-    """Raises CheckStopped for the first record that failed a check of severity `stop`."""
-    for item in done.stops:
-        raise check_stopped(run, item)
+    default_remedy = "Correct the record among this run's rejections, or lower the severity."
 
 
 def check_stopped(run: Run, item: RecordRejection) -> CheckStopped:
+    """The error that ends a run; the record itself is among the rejections."""
+    subject = f"field '{item.field}'" if item.field else "a record"
     return CheckStopped(
-        f"check '{item.check}' on '{item.field or 'the record'}' stops the run at {item.left_key}",
-        where=f"rule '{run.rule.name}'",
+        f"check '{item.check}' on {subject} stops the run", where=f"rule '{run.rule.name}'"
     )
 
 
@@ -45,14 +40,15 @@ def from_reading(item: RawRejection, context: RunContext) -> RejectedRecord:
         stage=Rejection.Stage.READ,
         code=item.code,
         message=item.message,
-        left_key=_left_key(item, context),
+        left_key=left_key_of(item, context),
         position=item.position,
         field=item.field,
         raw=item.raw,
     )
 
 
-def _left_key(item: RawRejection, context: RunContext) -> str:
+def left_key_of(item: RawRejection, context: RunContext) -> str:
+    """The canonical left key of what could not be read; empty where it is unknown."""
     names = context.mapping.left.key
     if not item.key or any(item.key.get(name) is None for name in names) or not names:
         return ""
@@ -86,6 +82,6 @@ def from_target(change: PlannedChange, problem: WriteProblem) -> RejectedRecord:
         code=problem.code or "record.invalid",
         message=problem.message,
         left_key=change.left_key,
-        position=f"{change.operation} {change.right_key}",
+        position=change.operation,
         field=problem.field,
     )

@@ -85,13 +85,14 @@ def cancel_run(run: Run, *, actor: User | None) -> None:
 def replay_rejections(rejections: Iterable[Rejection], *, actor: User | None) -> list[Run]:
     """Run the rules of these rejections again for just these records, corrected or not.
 
-    Only rejections that hold a record can be replayed; the others are read again by the next run.
+    Only open rejections whose record is known can be replayed; the next run reads the others.
     """
     if actor is not None and not actor.has_perm("ledger.replay_rejection"):
         raise PermissionDenied("you may not replay rejections")
     by_rule: dict[UUID, list[Rejection]] = defaultdict(list)
     for rejection in rejections:
-        if rejection.sealed_record or rejection.sealed_edit:
+        waits = rejection.state == Rejection.State.OPEN
+        if waits and (rejection.left_key or rejection.sealed_record or rejection.sealed_edit):
             by_rule[rejection.rule_id].append(rejection)
     started = []
     for rule_id, chosen in by_rule.items():
@@ -101,7 +102,7 @@ def replay_rejections(rejections: Iterable[Rejection], *, actor: User | None) ->
         )
     if not started:
         raise RunRefused(
-            "none of these rejections holds a record that can be replayed",
+            "none of these rejections is open and knows its record",
             remedy="Correct the source and run the rule again.",
         )
     return started

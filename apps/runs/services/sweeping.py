@@ -7,7 +7,7 @@ just the left fields that key and filter need, and compares their keys with the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -18,6 +18,7 @@ from apps.engine.transform import compile_transform
 from apps.ledger.selectors import has_links, link_batches
 from apps.runs.services.context import RunContext, transformer
 from apps.runs.services.leasing import Lease
+from apps.runs.services.rejecting import left_key_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,15 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """seen: left records; absent: linked but gone; unlinked: there but not linked (left keys)."""
+    """seen: left records; absent: linked but gone; unlinked: there but not linked (left keys).
+
+    held_back: why nothing counts as absent, if there is a reason.
+    """
 
     seen: int
     absent: Absent
     unlinked: list[str]
+    held_back: str = ""
 
 
 def sweep(context: RunContext, lookups: dict[str, pa.Table], lease: Lease) -> Swept:
@@ -44,6 +49,7 @@ def sweep(context: RunContext, lookups: dict[str, pa.Table], lease: Lease) -> Sw
     fields = program.left_fields
     present: set[str] = set()
     known: set[str] = set()
+    nameless = 0
     with transformer(program, lookups) as sandbox:
         for batch in context.left_connector.read(ReadRequest(context.left, fields)):
             lease.check()
@@ -51,10 +57,16 @@ def sweep(context: RunContext, lookups: dict[str, pa.Table], lease: Lease) -> Sw
             present.update(done.records.column("__left_key").to_pylist())
             known.update(done.left_out.column("__left_key").to_pylist())
             known.update(item.left_key for item in done.rejected if item.left_key)
-            if batch.rejected:
-                return Swept(len(present), Absent((), ()), [])
-    _refuse_empty(context, seen=len(present) + len(known))
-    return _compare(context, present, known)
+            nameless += sum(not item.left_key for item in done.rejected)
+            keys = [left_key_of(item, context) for item in batch.rejected]
+            known.update(key for key in keys if key)
+            nameless += keys.count("")
+    _refuse_empty(context, seen=len(present) + len(known) + nameless)
+    found = _compare(context, present, known)
+    if not nameless:
+        return found
+    reason = f"the key sweep met {nameless} record(s) whose key is unknown"
+    return replace(found, absent=Absent((), ()), held_back=reason)
 
 
 def _compare(context: RunContext, present: set[str], known: set[str]) -> Swept:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import random
 import time
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
-from django.db import DatabaseError
+from django.db import DatabaseError, transaction
 
 from apps.connectors.errors import Action, LeaseLost, LockstepError
 from apps.core.clock import now
@@ -58,10 +59,12 @@ def work(partition_id: UUID) -> bool:
     except LockstepError as error:
         _failed(partition, lease, error)
     except DatabaseError:
-        logger.exception("the platform's database failed under partition %s", partition_id)
+        logger.error("the platform's database failed under partition %s", partition_id)
         _failed(partition, lease, _busy())
     except Exception as error:
-        logger.exception("partition %s failed", partition_id)
+        # Not the message: drivers quote values in theirs.
+        places = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("partition %s failed: %s at\n%s", partition_id, type(error).__name__, places)
         text = f"{type(error).__name__} in {_step(partition).__name__}"
         _failed(partition, lease, Unexpected(text))
     advance(partition.run_id)
@@ -88,16 +91,18 @@ def _failed(partition: Partition, lease: Lease, error: LockstepError) -> None:
     facts = {"error_code": error.code, "error": str(error)[:2000], "failures": failures}
     if error.action is Action.RETRY and failures < MOST_FAILURES:
         seconds = min(300.0, 2.0**failures) * random.uniform(0.5, 1.0)  # noqa: S311
-        release(lease, **facts, not_before=now() + timedelta(seconds=seconds), dispatched_at=None)
-        log(
-            partition.run,
-            f"{error} Trying again in {seconds:.0f} s ({failures} of {MOST_FAILURES}).",
-            level=RunLog.Level.WARNING,
-            partition=partition.number,
-        )
+        later = now() + timedelta(seconds=seconds)
+        if release(lease, **facts, not_before=later, dispatched_at=None):
+            log(
+                partition.run,
+                f"{error} Trying again in {seconds:.0f} s ({failures} of {MOST_FAILURES}).",
+                level=RunLog.Level.WARNING,
+                partition=partition.number,
+            )
         return
-    release(lease, **facts, state=Partition.State.FAILED)
-    fail(partition.run_id, error)
+    with transaction.atomic():  # else a crash between the two would let the run go on without it
+        if release(lease, **facts, state=Partition.State.FAILED):
+            fail(partition.run_id, error)
 
 
 def work_until_finished(
