@@ -219,6 +219,15 @@ class Planner:
         columns = [("lk", table.column("left_key")), ("rk", table.column("right_key"))]
         self._insert("links", columns, "*")
 
+    def add_other_links(self, table: pa.Table) -> None:
+        """Live links of left records that are not given, where only candidates are.
+
+        They tell that a right record belongs to another left record, and nothing else: none of
+        them ever counts as absent. A link that `add_links` got too is judged as such.
+        """
+        columns = [("lk", table.column("left_key")), ("rk", table.column("right_key"))]
+        self._insert("other_links", columns, "*")
+
     def absent(self, batch_rows: int = 50_000) -> Iterator[pa.Table]:
         """Links whose left record is absent or left out: their right records must be known."""
         self._flush()
@@ -297,6 +306,7 @@ class Planner:
             f"CREATE TABLE left_side(lk VARCHAR, rk VARCHAR{fields})",
             f"CREATE TABLE right_side(rk VARCHAR{fields}, m VARCHAR)",
             "CREATE TABLE links(lk VARCHAR, rk VARCHAR)",
+            "CREATE TABLE other_links(lk VARCHAR, rk VARCHAR)",
             "CREATE TABLE left_out(lk VARCHAR, rk VARCHAR)",
             "CREATE TABLE rejected(lk VARCHAR, rk VARCHAR)",
             "CREATE TABLE bad(l BIGINT, code VARCHAR, field VARCHAR, name VARCHAR, stop BOOLEAN)",
@@ -429,14 +439,17 @@ class Planner:
 
     def _refuse_ambiguous(self) -> None:
         """Several right records of one key; or a right record linked to another living one."""
-        other = "k.rk = r.rk AND k.lk <> l.lk"
-        dead = f" AND NOT ({self._not_living('k')})" if self.complete else ""
+        living = f"WHERE NOT ({self._not_living('links')})" if self.complete else ""
+        others = (
+            f"(SELECT lk, rk FROM links {living} UNION ALL SELECT lk, rk FROM other_links o "
+            "WHERE NOT EXISTS (SELECT 1 FROM links WHERE links.lk = o.lk AND links.rk = o.rk))"
+        )
         self._reject(
             "SELECT p.l AS rowid FROM pair p JOIN right_side r ON r.rowid = p.r "
             "WHERE r.rk IN (SELECT rk FROM several) "
             "UNION SELECT p.l FROM pair p JOIN left_side l ON l.rowid = p.l "
-            f"JOIN right_side r ON r.rowid = p.r JOIN links k ON {other} "
-            f"WHERE NOT p.linked{dead}",
+            f"JOIN right_side r ON r.rowid = p.r JOIN {others} k ON k.rk = r.rk AND k.lk <> l.lk "
+            "WHERE NOT p.linked",
             AMBIGUOUS,
         )
         self._drop_bad_pairs()

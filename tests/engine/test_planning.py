@@ -262,6 +262,33 @@ def test_a_right_record_linked_to_another_living_left_record_is_ambiguous(planne
     assert [(r.left_key, r.code) for r in plan.rejections()] == [(lk(2), "record.ambiguous")]
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_right_record_linked_to_a_left_record_that_is_not_given_is_ambiguous(planner, complete):
+    plan = planner(RuleSpec(on_leave="delete"), complete=complete)
+    plan.add_left(left((2, "a", "B", 1.0), (3, "c", "C", 1.0), (4, "d", "D", 1.0)))
+    plan.add_right(right(("a", "A", 1.0), ("b", "B", 1.0), ("c", "old", 1.0), ("d", "old", 1.0)))
+    plan.add_links(links((3, "c")))
+    plan.add_other_links(links((1, "a"), (7, "b"), (8, "z")))
+    summary = plan.plan()
+    assert brief(plan) == [
+        ("update", lk(3), rk("c"), "changed"),
+        ("update", lk(4), rk("d"), "changed"),
+    ]
+    assert [(r.left_key, r.code) for r in plan.rejections()] == [(lk(2), "record.ambiguous")]
+    assert rows_of(plan.gone()) == []
+    assert summary.linked == 1
+
+
+def test_a_link_given_twice_may_be_dead_all_the_same(planner):
+    plan = planner()
+    plan.add_left(left((9, "a", "new", 1.0)))
+    plan.add_right(right(("a", "A", 1.0)))
+    plan.add_links(links((1, "a")))
+    plan.add_other_links(links((1, "a")))
+    plan.plan()
+    assert brief(plan) == [("update", lk(9), rk("a"), "changed")]
+
+
 def test_a_record_created_anew_on_the_left_takes_its_right_record_over(planner):
     plan = planner()
     plan.add_left(left((9, "a", "new", 1.0)))
