@@ -27,7 +27,6 @@ Two-way planning will add a base image per side to the same tables: between 2 an
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -300,7 +299,10 @@ class Planner:
         return self._batches(sql, KEYS, batch_rows)
 
     def rejections(self) -> Iterator[RecordRejection]:
-        """Left records that the planner keeps out. `record` holds the right values."""
+        """Left records that the planner keeps out.
+
+        `record` is empty: the planner knows what would be written, not what was read.
+        """
         return self._rejections(stop=False)
 
     def stops(self) -> Iterator[RecordRejection]:
@@ -631,12 +633,10 @@ class Planner:
     def _rejections(self, *, stop: bool) -> Iterator[RecordRejection]:
         self.plan()
         sql = (
-            f"SELECT l.lk, l.rk, b.code, b.field, b.name, {image_sql(self._values('l'))} "
+            "SELECT l.lk, l.rk, b.code, b.field, b.name "
             f"FROM bad b JOIN left_side l ON l.rowid = b.l WHERE b.stop = {stop}"
         )
-        names = pa.schema(
-            [(n, pa.string()) for n in ("lk", "rk", "code", "field", "check", "image")]
-        )
+        names = pa.schema([(n, pa.string()) for n in ("lk", "rk", "code", "field", "check")])
         for table in self._batches(sql, names, 5_000):
             for row in table.to_pylist():
                 message = _MESSAGES.get(row["code"], f"'{row['field']}' is not unique")
@@ -647,7 +647,6 @@ class Planner:
                     message=message,
                     field=row["field"],
                     check=row["check"],
-                    record=json.loads(row["image"]),
                 )
 
 
