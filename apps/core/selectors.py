@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from django.core.exceptions import PermissionDenied
 from django.db import models
 
 from apps.core.models import PlatformState
@@ -31,6 +33,32 @@ def scoped(
 ) -> models.QuerySet[M]:
     """The rows of `queryset` that `actor` may apply `action` to; nothing by default."""
     return queryset if permits(actor, queryset.model, action) else queryset.none()
+
+
+def require(
+    actor: AbstractUser | AnonymousUser | None,
+    scope: Callable[[Any, str], models.QuerySet[M]],
+    action: str,
+    obj: M | None = None,
+) -> None:
+    """Raise PermissionDenied unless `actor` may apply `action` to `obj`: what services ask.
+
+    actor: None is the system itself, which may do everything. scope: the room's scoped queryset
+    of the model. action: `save` stands for `add` where the object is new, else for `change`.
+    obj: None where there is no object yet; the model's permission counts then.
+    """
+    if actor is None:
+        return
+    stored = obj is not None and not obj._state.adding
+    if action == "save":
+        action = "change" if stored else "add"
+    rows = scope(actor, action)
+    options = rows.model._meta
+    if obj is not None and stored:
+        if not rows.filter(pk=obj.pk).exists():
+            raise PermissionDenied(f"you may not {action} this {options.verbose_name}")
+    elif not permits(actor, rows.model, action):
+        raise PermissionDenied(f"you may not {action} {options.verbose_name_plural}")
 
 
 def platform_state() -> PlatformState:
