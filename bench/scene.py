@@ -191,8 +191,8 @@ def build_rule(made: Scene) -> Any:
             "password": parts.password or "",
             "database": name,
         }
-        source = save_source(Source(name=role, connector="postgresql"), values)
-        discover(source)
+        source = save_source(Source(name=role, connector="postgresql"), values, actor=None)
+        discover(source, actor=None)
         datasets.append(source.datasets.get(name="customers"))
     mapping = Mapping(name="customers", left=datasets[0], right=datasets[1])
     names = [field.name for field in datasets[0].fields.all()]

@@ -51,8 +51,9 @@ def sqlite_source(name: str, path: Path, *statements: str) -> Source:
     with sqlite3.connect(path) as database:
         for statement in statements:
             database.execute(statement)
-    source = save_source(Source(name=name, connector="sqlite"), {"path": str(path)})
-    discover(source)
+    made = Source(name=name, connector="sqlite")
+    source = save_source(made, {"path": str(path)}, actor=None)
+    discover(source, actor=None)
     return source
 
 

@@ -1,4 +1,8 @@
-"""Writes about mappings: save, publish a version, suggest, preview, create a missing target."""
+"""Writes about mappings: save, publish a version, suggest, preview, create a missing target.
+
+`actor` is who asks; None is the system itself: the command line, the demo, workers. All raise
+PermissionDenied where the actor may not do this to this object.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from django.db import transaction
 
 from apps.connectors.base import ReadRequest
 from apps.connectors.errors import ConfigurationError
+from apps.core.selectors import permits, require
 from apps.engine.spec import FieldMappingSpec, MappingSpec, RuleSpec
 from apps.engine.suggest import Suggestion, propose_right, suggest_pairs
 from apps.engine.transform import compile_transform
@@ -23,12 +28,14 @@ from apps.mappings.selectors import (
     LINK_PREFIX,
     linked_rules,
     lookup_names,
+    lookup_tables,
     lookup_values,
     mapping_expressions,
     mapping_spec,
+    mappings,
 )
 from apps.sources.models import Dataset, Source
-from apps.sources.selectors import connector_for
+from apps.sources.selectors import connector_for, datasets
 from apps.sources.services import create_dataset
 
 if TYPE_CHECKING:
@@ -38,13 +45,16 @@ AUTHOR_PERMISSION = "mappings.author_expressions"
 
 
 def require_author(actor: User | None, before: Sequence[str], after: Sequence[str]) -> None:
-    """Refuse new or changed expressions of somebody who may not write them.
-
-    `actor` None is the system itself: the command line and the demo.
-    """
+    """Refuse new or changed expressions of somebody who may not write them."""
     changed = {text for text in after if text} - set(before)
     if changed and actor is not None and not actor.has_perm(AUTHOR_PERMISSION):
         raise PermissionDenied("writing expressions needs the permission 'author expressions'")
+
+
+def require_editor(actor: User | None) -> None:
+    """Refuse somebody who may save no mapping: an editor that is not stored has no object yet."""
+    if actor is not None and not any(permits(actor, Mapping, do) for do in ("add", "change")):
+        raise PermissionDenied("you may neither add nor change mappings")
 
 
 def validate_mapping(spec: MappingSpec, rule: RuleSpec | None = None) -> None:
@@ -67,6 +77,7 @@ def save_mapping(
 
     Raises ConfigurationError naming the field, or PermissionDenied.
     """
+    require(actor, mappings, "save", mapping)
     known = {row.right: row for row in mapping.fields.all()} if mapping.created_at else {}
     require_author(
         actor,
@@ -88,7 +99,10 @@ def save_mapping(
 
 
 def publish(mapping: Mapping, *, actor: User | None) -> MappingVersion:
-    """The version that says what the mapping says now; a new one if it says something new."""
+    """The version that says what the mapping says now; a new one if it says something new.
+
+    This asks for no permission: it says nothing that is not stored. actor: whose version it is.
+    """
     mapping = Mapping.objects.prefetch_related("fields", "left__fields", "right__fields").get(
         pk=mapping.pk
     )
@@ -113,16 +127,22 @@ def content_digest(data: Any) -> str:
     return hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def suggest(left: Dataset, right: Dataset) -> list[Suggestion]:
+def suggest(left: Dataset, right: Dataset, *, actor: User | None) -> list[Suggestion]:
     """Pairs of fields that probably correspond, for a person to confirm."""
+    for dataset in (left, right):
+        require(actor, datasets, "view", dataset)
     return suggest_pairs(left.schema(), right.schema())
 
 
-def create_target(left: Dataset, source: Source, name: str, naming: str = "same") -> Dataset:
+def create_target(
+    left: Dataset, source: Source, name: str, naming: str = "same", *, actor: User | None
+) -> Dataset:
     """Create the missing right dataset after the left one's shape."""
+    require(actor, datasets, "view", left)
+    require(actor, datasets, "add")
     if source.datasets.filter(name=name, missing_since=None).exists():
         raise ConfigurationError(f"dataset '{name}' exists already", where=source.name)
-    return create_dataset(source, propose_right(left.schema(), name, naming))
+    return create_dataset(source, propose_right(left.schema(), name, naming), actor=actor)
 
 
 def preview(
@@ -139,6 +159,8 @@ def preview(
     links: key tables of the rules whose links the expressions look up, by rule name.
     Raises ConfigurationError or ExpressionRefused for what cannot be compiled.
     """
+    require_editor(actor)
+    require(actor, datasets, "view", left)
     require_author(actor, [], [*mapping_expressions(mapping), rule.filter])
     validate_mapping(mapping, rule)
     schema = left.schema()
@@ -150,8 +172,11 @@ def preview(
 
 
 @transaction.atomic
-def save_lookup(name: str, entries: dict[str, str], description: str = "") -> LookupTable:
+def save_lookup(
+    name: str, entries: dict[str, str], description: str = "", *, actor: User | None
+) -> LookupTable:
     """Store a lookup table with exactly these entries."""
+    require(actor, lookup_tables, "save", LookupTable.objects.filter(name=name).first())
     table, _ = LookupTable.objects.get_or_create(name=name)
     if table.description != description:
         table.description = description

@@ -1,4 +1,8 @@
-"""Writes about rules: save, publish a version, enable, pause."""
+"""Writes about rules: save, publish a version, enable, pause.
+
+`actor` is who asks; None is the system itself: the command line, the demo, workers. All raise
+PermissionDenied where the actor may not do this to this object.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from pydantic import ValidationError
 
 from apps.connectors.errors import ConfigurationError
 from apps.core.clock import now
+from apps.core.selectors import require
 from apps.engine.spec import CheckSpec, RuleSpec
 from apps.engine.transform import compile_transform
 from apps.mappings.selectors import (
@@ -17,12 +22,13 @@ from apps.mappings.selectors import (
     linked_rules,
     lookup_names,
     mapping_expressions,
+    mappings,
 )
 from apps.mappings.services import content_digest, require_author
 from apps.mappings.services import publish as publish_mapping
 from apps.rules.models import Check, Rule, RuleVersion, SyncDraft
 from apps.rules.schedule import validate_schedule
-from apps.rules.selectors import in_dependency_order, rule_spec
+from apps.rules.selectors import drafts, in_dependency_order, rule_spec, rules
 
 if TYPE_CHECKING:
     from apps.accounts.models import User
@@ -43,6 +49,7 @@ def save_rule(rule: Rule, checks: Sequence[CheckSpec], *, actor: User | None) ->
 
     Raises ConfigurationError naming what is wrong, or PermissionDenied.
     """
+    require(actor, rules, "save", rule)
     known = {check.name: check for check in rule.checks.all()} if rule.created_at else {}
     rule.save()
     for position, spec in enumerate(checks):
@@ -72,7 +79,8 @@ def validate_rule(rule: Rule) -> None:
 def publish(rule: Rule, *, actor: User | None) -> RuleVersion:
     """The version that says what rule and mapping say now; a new one if that is something new.
 
-    Raises ConfigurationError, ExpressionRefused or PermissionDenied.
+    This needs no permission but that for new expressions: it says nothing that is not stored.
+    actor: whose version it is. Raises ConfigurationError, ExpressionRefused or PermissionDenied.
     """
     rule = Rule.objects.select_related("mapping").get(pk=rule.pk)
     validate_rule(rule)
@@ -119,27 +127,35 @@ def _require_rules(names: set[str], rule: Rule) -> None:
         )
 
 
-def set_enabled(rule: Rule, enabled: bool) -> None:
+def set_enabled(rule: Rule, enabled: bool, *, actor: User | None) -> None:
     """Let the schedule start runs, or not."""
+    require(actor, rules, "change", rule)
     validate_schedule(rule)
     rule.enabled = enabled
     rule.schedule_since = now() if enabled else None
     rule.save(update_fields=["enabled", "schedule_since", "updated_at"])
 
 
-def set_rule_paused(rule: Rule, paused: bool, reason: str = "") -> None:
+def set_rule_paused(rule: Rule, paused: bool, reason: str = "", *, actor: User | None) -> None:
+    """Let runs of the rule start, or not."""
+    require(actor, rules, "pause", rule)
     rule.paused = paused
     rule._change_reason = reason or ("paused" if paused else "resumed")
     rule.save(update_fields=["paused", "updated_at"])
 
 
-def start_draft(actor: User) -> SyncDraft:
-    """A new sync that this person begins to set up."""
+def start_draft(*, actor: User) -> SyncDraft:
+    """A new sync that this person begins to set up; it makes a mapping and a rule."""
+    require(actor, mappings, "add")
+    require(actor, rules, "add")
     return SyncDraft.objects.create(owner=actor)
 
 
-def save_draft(draft: SyncDraft, *, step: str | None = None, **changes: Any) -> None:
+def save_draft(
+    draft: SyncDraft, *, actor: User | None, step: str | None = None, **changes: Any
+) -> None:
     """Keep what a step of the setting up says, so that it can be left and resumed."""
+    require(actor, lambda owner, _: drafts(owner), "change", draft)
     draft.data = {**draft.data, **changes}
     if step is not None:
         draft.step = step

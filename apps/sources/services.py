@@ -1,4 +1,8 @@
-"""Writes about sources: save, test, discover, pause."""
+"""Writes about sources: save, test, discover, pause.
+
+`actor` is who asks; None is the system itself: the command line, the demo, workers. All raise
+PermissionDenied where the actor may not do this to this object.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,10 @@ from apps.connectors.errors import ConfigurationError
 from apps.connectors.registry import build, connector_class, parse_settings, secret_names
 from apps.core.clock import now
 from apps.core.protected import seal_json
+from apps.core.selectors import require
 from apps.sources.models import Dataset, Drift, Field, Source
-from apps.sources.selectors import connector_for
+from apps.sources.selectors import connector_for, datasets, sources
+from apps.sources.selectors import drifts as scoped_drifts
 
 if TYPE_CHECKING:
     from apps.accounts.models import User
@@ -57,12 +63,13 @@ def kept_secrets(source: Source | None, connector: str, plain: Mapping[str, Any]
     return {name: value for name, value in source.secrets().items() if name in names}
 
 
-def save_source(source: Source, values: Mapping[str, Any]) -> Source:
+def save_source(source: Source, values: Mapping[str, Any], *, actor: User | None) -> Source:
     """Store a source with its settings; secrets that are not given stay, unless its address moved.
 
     values: settings by name, secrets in clear among them. Raises ConfigurationError that names
     each wrong field.
     """
+    require(actor, sources, "save", source)
     plain, given = split_settings(source.connector, values)
     stored = {**kept_secrets(source, source.connector, plain), **given}
     parsed = parse_settings(source.connector, {**plain, **stored})
@@ -78,9 +85,25 @@ def save_source(source: Source, values: Mapping[str, Any]) -> Source:
 
 
 def check_settings(
-    connector: str, values: Mapping[str, Any], source: Source | None = None
+    connector: str,
+    values: Mapping[str, Any],
+    source: Source | None = None,
+    *,
+    actor: User | None,
 ) -> Iterator[CheckStep]:
-    """Test unsaved settings step by step; secrets that are not given come from `source`."""
+    """Test unsaved settings step by step; secrets that are not given come from `source`.
+
+    Needs the right to save them.
+    """
+    require(actor, sources, "save", source)
+    if source is not None:
+        require(actor, sources, "check", source)
+    return _check_steps(connector, values, source)
+
+
+def _check_steps(
+    connector: str, values: Mapping[str, Any], source: Source | None
+) -> Iterator[CheckStep]:
     plain, given = split_settings(connector, values)
     stored = kept_secrets(source, connector, plain)
     try:
@@ -104,8 +127,9 @@ def says_the_same(source: Source, values: Mapping[str, Any]) -> bool:
     return parsed == stored
 
 
-def check_source(source: Source) -> list[CheckStep]:
+def check_source(source: Source, *, actor: User | None) -> list[CheckStep]:
     """Test a stored source and remember the outcome."""
+    require(actor, sources, "check", source)
     steps = list(connector_for(source).check())
     failed = any(step.status is StepStatus.FAILED for step in steps)
     source.health = Source.Health.FAILING if failed else Source.Health.OK
@@ -120,7 +144,11 @@ def check_source(source: Source) -> list[CheckStep]:
     return steps
 
 
-def set_source_paused(source: Source, paused: bool, reason: str = "") -> None:
+def set_source_paused(
+    source: Source, paused: bool, reason: str = "", *, actor: User | None
+) -> None:
+    """Let runs read and write the source, or not."""
+    require(actor, sources, "pause", source)
     source.paused = paused
     source._change_reason = reason or ("paused" if paused else "resumed")
     source.save(update_fields=["paused", "updated_at"])
@@ -134,13 +162,17 @@ class Discovery:
     drifts: list[Drift]
 
 
-def discover(source: Source) -> Discovery:
+def discover(source: Source, *, actor: User | None) -> Discovery:
     """Read what the source holds, store it, and report drift against what was known."""
-    return store_discovery(source, connector_for(source).discover())
+    require(actor, sources, "discover", source)
+    return store_discovery(source, connector_for(source).discover(), actor=actor)
 
 
-def store_discovery(source: Source, schemas: Sequence[DatasetSchema]) -> Discovery:
+def store_discovery(
+    source: Source, schemas: Sequence[DatasetSchema], *, actor: User | None
+) -> Discovery:
     """Store everything that the source holds, and report drift against what was known."""
+    require(actor, sources, "discover", source)
     found = {schema.name: schema for schema in schemas}
     with transaction.atomic():
         first_time = source.discovered_at is None
@@ -159,8 +191,9 @@ def store_discovery(source: Source, schemas: Sequence[DatasetSchema]) -> Discove
     return Discovery(list(source.datasets.all()), drifts)
 
 
-def refresh_dataset(dataset: Dataset) -> list[Drift]:
+def refresh_dataset(dataset: Dataset, *, actor: User | None) -> list[Drift]:
     """Discover one dataset again. Raises DatasetMissing."""
+    require(actor, datasets, "change", dataset)
     schema = connector_for(dataset.source).describe(dataset.name)
     with transaction.atomic():
         drifts = _store_dataset(dataset.source, dataset, schema)
@@ -277,27 +310,32 @@ def _store_dependencies(source: Source, found: Mapping[str, DatasetSchema]) -> N
             by_name[schema.name].depends_on.add(*targets)
 
 
-def acknowledge_drift(drift: Drift, *, actor: User) -> None:
+def acknowledge_drift(drift: Drift, *, actor: User | None) -> None:
     """Somebody has seen this difference."""
+    require(actor, scoped_drifts, "change", drift)
     drift.acknowledged_at = now()
     drift.acknowledged_by = actor
     drift.save(update_fields=["acknowledged_at", "acknowledged_by", "updated_at"])
 
 
-def create_dataset(source: Source, schema: DatasetSchema) -> Dataset:
+def create_dataset(source: Source, schema: DatasetSchema, *, actor: User | None) -> Dataset:
     """Create a dataset at the source and remember it. Raises ConfigurationError."""
+    require(actor, sources, "view", source)
+    require(actor, datasets, "add")
     connector = connector_for(source)
     if not connector_class(source.connector).capabilities.create_dataset:
         raise ConfigurationError(
             f"{source.connector} sources cannot create datasets", where=source.name
         )
     connector.create_dataset(schema)
-    return store_dataset(source, connector.describe(schema.name))
+    return store_dataset(source, connector.describe(schema.name), actor=actor)
 
 
 @transaction.atomic
-def store_dataset(source: Source, schema: DatasetSchema) -> Dataset:
+def store_dataset(source: Source, schema: DatasetSchema, *, actor: User | None) -> Dataset:
     """Remember one dataset of a source as it was described; the others stay as they are."""
+    require(actor, sources, "view", source)
+    require(actor, datasets, "add")
     known = source.datasets.filter(name=schema.name).first()
     _store_dataset(source, known, schema)
     return source.datasets.get(name=schema.name)

@@ -34,7 +34,7 @@ def pair(tmp_path: Any) -> Pair:
     pair.add_customers(9)
     pair.run(mode=Run.Mode.DRY_RUN)
     pair.run()
-    save_lookup("iso", {"Germany": "DE"})
+    save_lookup("iso", {"Germany": "DE"}, actor=None)
     Group.objects.create(name="Operators")
     Drift.objects.create(
         source=pair.mapping.left.source, dataset_name="customers", kind=Drift.Kind.DATASET_ADDED

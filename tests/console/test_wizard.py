@@ -12,7 +12,8 @@ from django.urls import reverse
 from apps.rules.models import Rule, SyncDraft
 from apps.runs.models import Run
 from apps.runs.services import work_until_finished
-from tests.people import administrator, signed_in
+from apps.sources.models import Source
+from tests.people import administrator, person, signed_in
 from tests.platforms import CLIENTS, CUSTOMERS, Pair, sqlite_source
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -156,6 +157,20 @@ def test_a_source_is_added_without_leaving(walk: Walk, tmp_path: Path):
     answer = walk.client.post(walk.url("add_source"), values)
     assert answer["HX-Refresh"] == "true"
     assert "third" in walk.client.get(walk.url("step", "sources")).content.decode()
+
+
+def test_who_may_not_discover_still_adds_a_source(walk: Walk):
+    builder = person("builder", "rules.add_rule", "mappings.add_mapping", "sources.add_source")
+    SyncDraft.objects.update(owner=builder)
+    values = {
+        "connector": "sqlite",
+        "name": "third",
+        "criticality": "normal",
+        "setting_path": walk.left.settings["path"],
+    }
+    answer = signed_in(builder).post(walk.url("add_source"), values)
+    assert answer["HX-Refresh"] == "true"
+    assert Source.objects.get(name="third").discovered_at is None
 
 
 def test_the_next_five_runs_follow_what_is_typed(walk: Walk):

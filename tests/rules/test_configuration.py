@@ -233,7 +233,7 @@ def test_what_is_exported_can_be_applied_and_changes_nothing(variables: dict[str
 def test_a_secret_leaves_in_no_form(variables: dict[str, str], tmp_path: Path) -> None:
     source = Source(name="My shop (EU)", connector="postgresql")
     secret = "s3cret-of-the-shop"
-    save_source(source, {"host": "h", "database": "d", "user": "u", "password": secret})
+    save_source(source, {"host": "h", "database": "d", "user": "u", "password": secret}, actor=None)
 
     text = export_text()
     diff = apply(  # nothing names a dataset, so the source is not read
@@ -348,6 +348,11 @@ def test_an_actor_needs_the_permissions(variables: dict[str, str]) -> None:
             *Permission.objects.filter(codename__in=[f"add_{model}", f"change_{model}"])
         )
 
+    with pytest.raises(PermissionDenied, match="may not discover sources"):
+        apply(read_text(TEXT), actor=actor, variables=variables)
+    further = ("view_source", "discover_source")
+    actor.user_permissions.add(*Permission.objects.filter(codename__in=further))
+    actor = User.objects.get(pk=actor.pk)
     with pytest.raises(PermissionDenied, match="expressions"):
         apply(read_text(TEXT), actor=actor, variables=variables)
     with pytest.raises(PermissionDenied, match="may not add sources"):

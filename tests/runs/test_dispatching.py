@@ -92,7 +92,7 @@ def test_a_run_between_two_steps_is_moved_on(pair: Pair, sent: list[str]) -> Non
 
 
 def test_a_due_rule_starts_once_however_many_schedulers_tick(pair: Pair, sent: list[str]) -> None:
-    set_enabled(pair.rule, True)
+    set_enabled(pair.rule, True, actor=None)
     assert start_due_runs() == []
     later = now() + timedelta(minutes=6)
     assert len(start_due_runs(later)) == 1
@@ -101,7 +101,7 @@ def test_a_due_rule_starts_once_however_many_schedulers_tick(pair: Pair, sent: l
 
 
 def test_missed_times_are_one_run(pair: Pair, sent: list[str]) -> None:
-    set_enabled(pair.rule, True)
+    set_enabled(pair.rule, True, actor=None)
     assert len(start_due_runs(now() + timedelta(hours=2))) == 1
     assert DueRun.objects.count() == 1
 
@@ -109,14 +109,14 @@ def test_missed_times_are_one_run(pair: Pair, sent: list[str]) -> None:
 def test_a_due_time_while_a_run_goes_on_is_skipped_and_says_why(
     pair: Pair, sent: list[str]
 ) -> None:
-    set_enabled(pair.rule, True)
+    set_enabled(pair.rule, True, actor=None)
     request_run(pair.rule, actor=None)
     assert start_due_runs(now() + timedelta(minutes=6)) == []
     assert "goes on already" in DueRun.objects.get().skipped
 
 
 def test_nothing_is_due_while_everything_is_paused(pair: Pair, sent: list[str]) -> None:
-    set_enabled(pair.rule, True)
+    set_enabled(pair.rule, True, actor=None)
     set_platform_paused(True, actor=None)
     assert start_due_runs(now() + timedelta(minutes=6)) == []
     assert not DueRun.objects.exists()
@@ -133,8 +133,8 @@ def test_a_rule_waits_for_the_rule_it_depends_on(
     facts = {"schedule_kind": "every", "every_minutes": 5}
     dependent = Pair(tmp_path, name="a dependent", fields=PLAIN_FIELDS, facts=facts)
     dependent.rule.depends_on.add(pair.rule)
-    set_enabled(dependent.rule, True)
-    set_enabled(pair.rule, True)
+    set_enabled(dependent.rule, True, actor=None)
+    set_enabled(pair.rule, True, actor=None)
     later = now() + timedelta(minutes=6)
     assert [run.rule for run in start_due_runs(later)] == [pair.rule]
     assert start_due_runs(later) == []

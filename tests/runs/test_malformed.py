@@ -35,8 +35,10 @@ FIELDS = [FieldMappingSpec(right=name, left=name) for name in ("id", "name", "pr
 def file_source(folder: Path, name: str, text: bytes, key: str = "id") -> Dataset:
     folder.mkdir(exist_ok=True)
     (folder / name).write_bytes(text)
-    source = save_source(Source(name=f"files {name}", connector="files"), {"folder": str(folder)})
-    discover(source)
+    source = save_source(
+        Source(name=f"files {name}", connector="files"), {"folder": str(folder)}, actor=None
+    )
+    discover(source, actor=None)
     dataset = source.datasets.get(name=name)
     dataset.key = [key]
     dataset.save()
@@ -46,8 +48,8 @@ def file_source(folder: Path, name: str, text: bytes, key: str = "id") -> Datase
 def sqlite_target(path: Path) -> Dataset:
     with sqlite3.connect(path) as database:
         database.execute(ITEMS)
-    source = save_source(Source(name="target", connector="sqlite"), {"path": str(path)})
-    discover(source)
+    source = save_source(Source(name="target", connector="sqlite"), {"path": str(path)}, actor=None)
+    discover(source, actor=None)
     return source.datasets.get(name="items")
 
 
@@ -213,7 +215,7 @@ def test_a_wrong_connection_is_explained_step_by_step(
     change: dict[str, Any], step: str, word: str
 ) -> None:
     values = {"host": "127.0.0.1", "port": 5432, "database": "postgres", "user": "postgres"}
-    steps = list(check_settings("postgresql", {**values, **change}))
+    steps = list(check_settings("postgresql", {**values, **change}, actor=None))
     failed = next(item for item in steps if item.status is StepStatus.FAILED)
     assert failed.name == step, steps
     assert failed.remedy
@@ -225,8 +227,8 @@ def test_a_wrong_connection_is_explained_step_by_step(
 @pytest.mark.postgresql
 def test_a_closed_port_is_tried_again_and_then_fails_with_cause(tmp_path: Path) -> None:
     source = Source(name="gone", connector="postgresql")
-    save_source(source, {"host": "127.0.0.1", "port": 1, "database": "x", "user": "x"})
+    save_source(source, {"host": "127.0.0.1", "port": 1, "database": "x", "user": "x"}, actor=None)
     with pytest.raises(LockstepError) as caught:
-        discover(source)
+        discover(source, actor=None)
     assert caught.value.code == "source.unreachable"
     assert caught.value.remedy

@@ -34,7 +34,7 @@ def client():
 def stored() -> Source:
     values = {name.removeprefix("setting_"): value for name, value in POSTGRESQL.items()}
     source = Source(name="CRM", connector="postgresql")
-    return save_source(source, {**values, "password": SECRET})
+    return save_source(source, {**values, "password": SECRET}, actor=None)
 
 
 def change_url(source: Source) -> str:

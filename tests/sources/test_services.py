@@ -17,7 +17,7 @@ VALUES = {"host": "db.example.org", "database": "crm", "user": "sync", "password
 
 @pytest.fixture
 def source() -> Source:
-    return save_source(Source(name="crm", connector="postgresql"), VALUES)
+    return save_source(Source(name="crm", connector="postgresql"), VALUES, actor=None)
 
 
 def without_password(**changes: Any) -> dict[str, Any]:
@@ -34,14 +34,14 @@ def test_a_secret_is_stored_sealed_and_nowhere_else(source: Source) -> None:
 
 
 def test_a_secret_that_is_not_given_stays(source: Source) -> None:
-    save_source(source, without_password(database="other"))
+    save_source(source, without_password(database="other"), actor=None)
     assert source.secrets() == {"password": CANARY}
 
 
 @pytest.mark.parametrize("move", [{"host": "evil.example.org"}, {"port": 6543}])
 def test_a_secret_does_not_follow_to_another_address(source: Source, move: dict[str, Any]) -> None:
     assert kept_secrets(source, "postgresql", without_password(**move)) == {}
-    save_source(source, without_password(**move))
+    save_source(source, without_password(**move), actor=None)
     assert source.secrets() == {}
     assert source.secrets_set_at == {}
 
@@ -51,7 +51,7 @@ def test_the_default_port_is_the_same_address(source: Source) -> None:
 
 
 def test_a_secret_of_another_row_does_not_open(source: Source) -> None:
-    other = save_source(Source(name="other", connector="postgresql"), VALUES)
+    other = save_source(Source(name="other", connector="postgresql"), VALUES, actor=None)
     other.sealed_secrets = source.sealed_secrets
     with pytest.raises(ConfigurationError, match="altered or moved"):
         other.secrets()
@@ -59,7 +59,7 @@ def test_a_secret_of_another_row_does_not_open(source: Source) -> None:
 
 def test_wrong_settings_name_the_field_and_show_no_value(source: Source) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        save_source(source, {**VALUES, "port": "no number", "colour": CANARY})
+        save_source(source, {**VALUES, "port": "no number", "colour": CANARY}, actor=None)
     assert "port" in str(caught.value)
     assert "colour" in str(caught.value)
     assert CANARY not in str(caught.value)

@@ -122,9 +122,9 @@ def _set_paused(arguments: Namespace, output: Output, *, paused: bool) -> int:
     else:
         found = find_rule_or_source(arguments.name)
         if isinstance(found, Rule):
-            set_rule_paused(found, paused, reason)
+            set_rule_paused(found, paused, reason, actor=None)
         else:
-            set_source_paused(found, paused, reason)
+            set_source_paused(found, paused, reason, actor=None)
         what = f"{found._meta.verbose_name} {found.name}"
     output.result({"paused": paused, "what": what})
     output.line(f"{what}: {word}")

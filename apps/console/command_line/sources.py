@@ -14,7 +14,7 @@ _SIGNS = {StepStatus.OK: "ok     ", StepStatus.FAILED: "FAILED ", StepStatus.SKI
 
 def check(arguments: Namespace, output: Output) -> int:
     source = find_source(arguments.source)
-    steps = services.check_source(source)
+    steps = services.check_source(source, actor=None)
     failed = any(step.status is StepStatus.FAILED for step in steps)
     output.result(
         {
@@ -33,7 +33,7 @@ def check(arguments: Namespace, output: Output) -> int:
 
 
 def discover(arguments: Namespace, output: Output) -> int:
-    found = services.discover(find_source(arguments.source))
+    found = services.discover(find_source(arguments.source), actor=None)
     present = [dataset for dataset in found.datasets if dataset.missing_since is None]
     output.result(
         {

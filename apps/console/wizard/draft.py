@@ -104,7 +104,7 @@ def materialise(draft: SyncDraft, actor: Any) -> Rule:
     rule.mapping = mapping
     save_rule(rule, draft_checks(draft), actor=actor)
     draft.rule = rule
-    save_draft(draft, materialised=content_mark(draft))
+    save_draft(draft, actor=actor, materialised=content_mark(draft))
     return rule
 
 

@@ -46,7 +46,7 @@ def start_page(request: HttpRequest) -> HttpResponse:
 @require_POST
 def start(request: HttpRequest) -> HttpResponse:
     require_builder(request)
-    draft = start_draft(request.user)  # type: ignore[arg-type]
+    draft = start_draft(actor=request.user)  # type: ignore[arg-type]
     return redirect("admin:new_sync_step", draft.pk, STEPS[0].name)
 
 
@@ -93,7 +93,7 @@ def _keep(request: HttpRequest, draft: SyncDraft, info: StepInfo) -> list[str]:
 def _go_on(request: HttpRequest, draft: SyncDraft, info: StepInfo) -> HttpResponse:
     following = next_step(info)
     if following is not info:
-        save_draft(draft, step=following.name)
+        save_draft(draft, actor=request.user, step=following.name)  # type: ignore[arg-type]
         return redirect("admin:new_sync_step", draft.pk, following.name)
     rule = draft.rule
     draft.delete()

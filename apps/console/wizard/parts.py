@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from django.contrib import messages
@@ -56,7 +57,7 @@ def add_source(request: HttpRequest, draft_id: Any) -> HttpResponse:
         "setting_fields": [form[name] for name in setting_names(form_class)],
     }
     if request.method == "POST" and connector and form.is_valid():
-        problem = _store_source(form)
+        problem = _store_source(form, request.user)
         if not problem:
             response = HttpResponse()
             response["HX-Refresh"] = "true"
@@ -65,17 +66,18 @@ def add_source(request: HttpRequest, draft_id: Any) -> HttpResponse:
     return render(request, "lockstep/wizard/add_source.html", context)
 
 
-def _store_source(form: Any) -> str:
+def _store_source(form: Any, actor: Any) -> str:
     """Store and discover; a source that cannot be read yet is stored all the same."""
     source = form.save(commit=False)
     try:
-        source_services.save_source(source, form.setting_values())
+        source_services.save_source(source, form.setting_values(), actor=actor)
     except (LockstepError, ValidationError) as error:
         return explain(error) if isinstance(error, LockstepError) else str(error)
-    try:
-        source_services.discover(source)
-    except LockstepError:
-        source_services.check_source(source)
+    with suppress(PermissionDenied):  # somebody else discovers it, then
+        try:
+            source_services.discover(source, actor=actor)
+        except LockstepError:
+            source_services.check_source(source, actor=actor)
     return ""
 
 
@@ -89,7 +91,7 @@ def discover(request: HttpRequest, draft_id: Any) -> HttpResponse:
     if source is None or not permits(request.user, Source, "discover"):
         raise PermissionDenied
     try:
-        found = source_services.discover(source)
+        found = source_services.discover(source, actor=request.user)  # type: ignore[arg-type]
         messages.success(request, f"{source}: {len(found.datasets)} datasets.")
     except LockstepError as error:
         messages.error(request, explain(error))
@@ -123,7 +125,7 @@ def dry_run(request: HttpRequest, draft_id: Any) -> HttpResponse:
     try:
         rule = materialise(draft, request.user)
         run = request_run(rule, actor=request.user, mode=Run.Mode.DRY_RUN)  # type: ignore[arg-type]
-        save_draft(draft, dry_run=str(run.pk))
+        save_draft(draft, actor=request.user, dry_run=str(run.pk))  # type: ignore[arg-type]
     except LockstepError as error:
         messages.error(request, explain(error))
     except PermissionDenied as error:

@@ -92,7 +92,7 @@ def keep_sources(request: HttpRequest, draft: SyncDraft) -> Problems:
     for side, pk in chosen.items():
         if draft.data.get(f"{side}_source") != pk:
             changes[side] = None
-    save_draft(draft, **changes)
+    save_draft(draft, actor=request.user, **changes)  # type: ignore[arg-type]
     return []
 
 
@@ -134,7 +134,7 @@ def keep_datasets(request: HttpRequest, draft: SyncDraft) -> Problems:
         changes.update(key=None, fields=None, key_pairs=None)
     if not draft.data.get("name"):
         draft.name = changes["name"] = f"{left.name} → {right.source.name} {right.name}"[:150]
-    save_draft(draft, **changes)
+    save_draft(draft, actor=request.user, **changes)  # type: ignore[arg-type]
     return []
 
 
@@ -151,7 +151,8 @@ def _created_dataset(request: HttpRequest, draft: SyncDraft, left: Dataset) -> D
         raise PermissionDenied
     name = request.POST.get("new_name", "").strip() or left.name
     naming = request.POST.get("naming", "same")
-    return create_target(left, source, name, naming if naming == "snake_case" else "same")
+    naming = naming if naming == "snake_case" else "same"
+    return create_target(left, source, name, naming, actor=request.user)  # type: ignore[arg-type]
 
 
 # 3 Match key
@@ -159,7 +160,7 @@ def _created_dataset(request: HttpRequest, draft: SyncDraft, left: Dataset) -> D
 
 def show_key(request: HttpRequest, draft: SyncDraft) -> Context:
     left, right = _datasets(request, draft)
-    pairs = draft.data.get("key_pairs") or _proposed_pairs(left, right)
+    pairs = draft.data.get("key_pairs") or _proposed_pairs(left, right, request.user)
     lines = [*pairs, *[["", ""]] * (MOST_KEY_FIELDS - len(pairs))]
     return {
         "left": left,
@@ -182,6 +183,7 @@ def keep_key(request: HttpRequest, draft: SyncDraft) -> Problems:
     keyed = [FieldMappingSpec(right=right, left=left) for left, right in pairs]
     save_draft(
         draft,
+        actor=request.user,  # type: ignore[arg-type]
         key_pairs=pairs,
         key=list(of_key),
         fields=[field.model_dump(mode="json") for field in [*keyed, *others]],
@@ -199,9 +201,9 @@ def posted_pairs(request: HttpRequest) -> list[list[str]]:
     return [line for line in lines if all(line)]
 
 
-def _proposed_pairs(left: Dataset, right: Dataset) -> list[list[str]]:
+def _proposed_pairs(left: Dataset, right: Dataset, actor: Any) -> list[list[str]]:
     """The right dataset's key and the left fields that look like it, else both sides' own keys."""
-    partners = {pair.right: pair.left for pair in suggest(left, right)}
+    partners = {pair.right: pair.left for pair in suggest(left, right, actor=actor)}
     if not set(right.key) <= partners.keys() and len(left.key) == len(right.key):
         return [list(pair) for pair in zip(left.key, right.key, strict=True)][:MOST_KEY_FIELDS]
     return [[partners[name], name] for name in right.key if name in partners][:MOST_KEY_FIELDS]
@@ -227,7 +229,7 @@ def show_mapping(request: HttpRequest, draft: SyncDraft) -> Context:
     else:
         editor = editor_for(left, right, drafts.draft_fields(draft), draft.data.get("key") or ())
         if not draft.data.get("mapping_begun"):
-            add_suggestions(editor)
+            add_suggestions(editor, request.user)
     return {
         "editor": editor,
         "left": left,
@@ -253,7 +255,13 @@ def keep_mapping(request: HttpRequest, draft: SyncDraft) -> Problems:
         request.row_errors = [error]  # type: ignore[attr-defined]
         return [explain(error)]
     fields = [field.model_dump(mode="json") for field in specs]
-    save_draft(draft, fields=fields, key=list(editor.key), mapping_begun=True)
+    save_draft(
+        draft,
+        actor=request.user,  # type: ignore[arg-type]
+        fields=fields,
+        key=list(editor.key),
+        mapping_begun=True,
+    )
     return []
 
 
@@ -273,6 +281,7 @@ def keep_policies(request: HttpRequest, draft: SyncDraft) -> Problems:
     draft.name = form.cleaned_data["name"]
     save_draft(
         draft,
+        actor=request.user,  # type: ignore[arg-type]
         name=draft.name,
         policies=form.values(),
         checks=[spec.model_dump(mode="json") for spec in specs],
@@ -367,7 +376,7 @@ def keep_enable(request: HttpRequest, draft: SyncDraft) -> Problems:
     form = ScheduleForm(request.POST, instance=rule)
     if not form.is_valid():
         return ["The schedule is not complete."]
-    save_draft(draft, schedule=form.values())
+    save_draft(draft, actor=request.user, schedule=form.values())  # type: ignore[arg-type]
     if not drafts.is_proven(draft) or draft.rule is None:
         return ["Have a dry run of this very version first (step 6)."]
     if not permits(request.user, Rule, "change"):
@@ -375,7 +384,7 @@ def keep_enable(request: HttpRequest, draft: SyncDraft) -> Problems:
     try:
         save_rule(rule, drafts.draft_checks(draft), actor=request.user)  # type: ignore[arg-type]
         if rule.schedule_kind != Rule.ScheduleKind.MANUAL:
-            set_enabled(rule, True)
+            set_enabled(rule, True, actor=request.user)  # type: ignore[arg-type]
         if "run_now" in request.POST:
             request_run(rule, actor=request.user)  # type: ignore[arg-type]
     except LockstepError as error:

@@ -168,9 +168,9 @@ def posted_editor(left: Dataset, right: Dataset, data: Mapping[str, Any]) -> Edi
     return _checked(editor)
 
 
-def add_suggestions(editor: Editor) -> None:
+def add_suggestions(editor: Editor, actor: Any) -> None:
     """Propose a left field for each right field that has no value; people confirm each."""
-    proposed = {pair.right: pair for pair in suggest(editor.left, editor.right)}
+    proposed = {pair.right: pair for pair in suggest(editor.left, editor.right, actor=actor)}
     for row in editor.rows:
         pair = proposed.get(row.right)
         if pair is not None and not row.is_mapped and row.writable:

@@ -194,13 +194,9 @@ class MappingAdmin(BaseAdmin):
         right = get_object_or_404(known, pk=request.POST.get("right_dataset"))
         return posted_editor(left, right, request.POST)
 
-    def _require_editor(self, request: HttpRequest) -> None:
-        if not (permits(request.user, Mapping, "change") or permits(request.user, Mapping, "add")):
-            raise PermissionDenied
-
     def preview_view(self, request: HttpRequest) -> HttpResponse:
         """Sample values for the unsaved rows; reads a few records, stores nothing."""
-        self._require_editor(request)
+        services.require_editor(request.user)
         editor = self._posted(request)
         cells = preview_cells(editor, request.user)
         context = {"editor": editor, "cells": cells, "out_of_band": True}
@@ -208,9 +204,9 @@ class MappingAdmin(BaseAdmin):
 
     def suggest_view(self, request: HttpRequest) -> HttpResponse:
         """The same editor with a proposal beside each right field without a value."""
-        self._require_editor(request)
+        services.require_editor(request.user)
         editor = self._posted(request)
-        add_suggestions(editor)
+        add_suggestions(editor, request.user)
         context = {
             "editor": editor,
             "may_save": True,
@@ -229,7 +225,7 @@ class MappingAdmin(BaseAdmin):
         name = request.POST.get("name", "").strip() or left.name
         naming = "snake_case" if request.POST.get("naming") == "snake_case" else "same"
         try:
-            right = services.create_target(left, source, name, naming)
+            right = services.create_target(left, source, name, naming, actor=request.user)
         except LockstepError as error:
             messages.error(request, explain(error))
             return redirect(f"{add}?left={left.pk}")

@@ -262,19 +262,19 @@ class RuleAdmin(ServiceErrorsMixin, SimpleHistoryAdmin, BaseAdmin):
         return redirect("admin:runs_run_change", run.pk)
 
     def do_enable(self, request: HttpRequest, rule: Rule) -> None:
-        services.set_enabled(rule, True)
+        services.set_enabled(rule, True, actor=request.user)
         messages.success(request, f"{rule} is enabled: its schedule starts runs.")
 
     def do_disable(self, request: HttpRequest, rule: Rule) -> None:
-        services.set_enabled(rule, False)
+        services.set_enabled(rule, False, actor=request.user)
         messages.success(request, f"{rule} is disabled: its schedule starts no runs.")
 
     def do_pause(self, request: HttpRequest, rule: Rule) -> None:
-        services.set_rule_paused(rule, True)
+        services.set_rule_paused(rule, True, actor=request.user)
         messages.success(request, f"{rule} is paused.")
 
     def do_resume(self, request: HttpRequest, rule: Rule) -> None:
-        services.set_rule_paused(rule, False)
+        services.set_rule_paused(rule, False, actor=request.user)
         messages.success(request, f"{rule} takes part again.")
 
 

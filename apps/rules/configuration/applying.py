@@ -17,15 +17,16 @@ from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import ValidationError
 from django.db import models, transaction
 
 from apps.connectors.errors import ConfigurationError, DatasetMissing
 from apps.connectors.registry import connector_class
-from apps.core.selectors import permits
+from apps.core.selectors import require
 from apps.mappings.models import LookupTable
 from apps.mappings.models import Mapping as MappingRow
-from apps.mappings.selectors import LINK_PREFIX, linked_rules
+from apps.mappings.selectors import LINK_PREFIX, linked_rules, lookup_tables
+from apps.mappings.selectors import mappings as scoped_mappings
 from apps.mappings.services import save_lookup, save_mapping
 from apps.rules.configuration.diff import Action, Diff, facts
 from apps.rules.configuration.exporting import (
@@ -57,8 +58,10 @@ from apps.rules.configuration.schema import (
 )
 from apps.rules.models import Rule
 from apps.rules.selectors import in_dependency_order
+from apps.rules.selectors import rules as scoped_rules
 from apps.rules.services import publish, save_rule, set_enabled
 from apps.sources.models import Dataset, Source
+from apps.sources.selectors import datasets, sources
 from apps.sources.services import save_source, split_settings, store_dataset, store_discovery
 
 if TYPE_CHECKING:
@@ -83,7 +86,7 @@ def apply(
     is_demo marks sources and rules that are created. Raises ConfigurationError whose `where`
     names the place in the file, errors of the sources that are read, and PermissionDenied.
     """
-    outside = Outside(file, os.environ if variables is None else variables)
+    outside = Outside(file, os.environ if variables is None else variables, actor)
     outside.discover()
     with transaction.atomic():
         diff = _Pass(file, outside, actor, is_demo).apply()
@@ -114,7 +117,7 @@ class _Pass:
             with self.file.locating("sources", name):
                 self._apply_source(name, source)
         for name, schemas in self.outside.found.items():
-            store_discovery(require_source(name), schemas)
+            store_discovery(require_source(name), schemas, actor=self.actor)
         for name, lookup in document.lookups.items():
             with self.file.locating("lookups", name):
                 self._apply_lookup(name, lookup)
@@ -148,7 +151,7 @@ class _Pass:
 
     def _apply_source(self, name: str, section: SourceSection) -> None:
         source = _find(Source, name)
-        self._require(Source, source)
+        require(self.actor, sources, "save", source)
         kept = kept_secrets(name, section.connector)
         plain, given = split_settings(section.connector, self.outside.settings[name])
         settings = plain_settings(section.connector, {**plain, **kept, **given})
@@ -161,15 +164,15 @@ class _Pass:
             source = source or Source(name=name, is_demo=self.is_demo)
             for fact in ("connector", "description", "owner", "criticality"):
                 setattr(source, fact, getattr(section, fact))
-            save_source(source, self.outside.settings[name])
+            save_source(source, self.outside.settings[name], actor=self.actor)
 
     def _apply_lookup(self, name: str, section: LookupSection) -> None:
         table = _find(LookupTable, name)
-        self._require(LookupTable, table)
+        require(self.actor, lookup_tables, "save", table)
         before = _dump(lookup_section(table)) if table else None
         entry = self.diff.note("lookup", name, before, _dump(section))
         if entry.action is not Action.UNCHANGED:
-            save_lookup(name, section.entries, section.description)
+            save_lookup(name, section.entries, section.description, actor=self.actor)
 
     def _apply_datasets(
         self, sections: Mapping[str, DatasetSection], *, must_exist: bool = False
@@ -195,7 +198,7 @@ class _Pass:
         entry = self.diff.note("dataset", reference, _dump(known), _dump(wanted))
         if entry.action is Action.UNCHANGED:
             return
-        self._require(Dataset, dataset)
+        require(self.actor, datasets, "change", dataset)
         _require_fields([*wanted.key, *section.fields, wanted.cursor_field], dataset)
         for name in DATASET_FACTS:
             setattr(dataset, name, getattr(wanted, name))
@@ -212,7 +215,7 @@ class _Pass:
         left = _dataset(section.left)
         right = self._right_dataset(section, left)
         mapping = _find(MappingRow, name)
-        self._require(MappingRow, mapping)
+        require(self.actor, scoped_mappings, "save", mapping)
         wanted = explicit(section, left.schema(), right.schema())
         before = _dump(mapping_section(mapping)) if mapping else None
         entry = self.diff.note("mapping", name, before, _dump(wanted))
@@ -234,13 +237,12 @@ class _Pass:
         source = require_source(source_name)
         if not connector_class(source.connector).capabilities.create_dataset:
             raise ConfigurationError(f"{source.connector} sources cannot create datasets")
-        self._require(Dataset, None)
         schema = self.outside.tables.get((source_name, name))
         if schema is None:
             schema = new_dataset(section, left.schema(), name)
             self.outside.tables[source_name, name] = schema
         self.diff.note("table", section.right, None, {})
-        return store_dataset(source, schema)
+        return store_dataset(source, schema, actor=self.actor)
 
     def _rule_order(self, rules: Located) -> list[str]:
         """Rules after those they depend on or link to."""
@@ -270,7 +272,7 @@ class _Pass:
                 remedy="Name one under `mapping:`.",
             )
         rule = _find(Rule, name)
-        self._require(Rule, rule)
+        require(self.actor, scoped_rules, "save", rule)
         enabled = section.enabled if section.enabled is not None else bool(rule and rule.enabled)
         wanted = section.model_copy(
             update={
@@ -293,18 +295,13 @@ class _Pass:
         rule.depends_on.set([_rule(other) for other in section.depends_on])
         in_dependency_order(Rule.objects.select_related("mapping__right"))
         if rule.enabled != section.enabled:
-            set_enabled(rule, bool(section.enabled))
+            set_enabled(rule, bool(section.enabled), actor=self.actor)
 
     def _publish_rules_of_changed_mappings(self) -> None:
         """A mapping that changed must suit the rules that the file says nothing new about."""
         for rule in Rule.objects.filter(mapping__name__in=self.changed_mappings):
             with self.file.locating("mappings", rule.mapping.name):
                 publish(rule, actor=self.actor)
-
-    def _require(self, model: type[models.Model], known: models.Model | None) -> None:
-        action = "add" if known is None else "change"
-        if self.actor is not None and not permits(self.actor, model, action):
-            raise PermissionDenied(f"you may not {action} {model._meta.verbose_name_plural}")
 
 
 def _rule_columns(section: RuleSection) -> dict[str, Any]:

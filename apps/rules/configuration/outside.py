@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apps.connectors.base import Connector, DatasetSchema
 from apps.connectors.errors import ConfigurationError
 from apps.connectors.registry import build, parse_settings, secret_names
+from apps.core.selectors import require
 from apps.rules.configuration.reading import ConfigurationFile
 from apps.rules.configuration.resolving import resolved_settings
 from apps.rules.configuration.schema import split_reference
 from apps.sources.models import Source
-from apps.sources.selectors import connector_for
+from apps.sources.selectors import connector_for, sources
+
+if TYPE_CHECKING:
+    from apps.accounts.models import User
 
 ALL = "*"
 
@@ -24,8 +28,11 @@ class Outside:
     discovered; tables: right datasets to create, by source and name.
     """
 
-    def __init__(self, file: ConfigurationFile, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, file: ConfigurationFile, variables: Mapping[str, str], actor: User | None
+    ) -> None:
         self.file = file
+        self.actor = actor
         self.settings: dict[str, dict[str, Any]] = {}
         self.found: dict[str, list[DatasetSchema]] = {}
         self.tables: dict[tuple[str, str], DatasetSchema] = {}
@@ -41,6 +48,9 @@ class Outside:
         for name, needed in self._needed().items():
             known = Source.objects.filter(name=name).first()
             if known is None or self._is_outdated(name, known, needed):
+                if name in self.settings:
+                    require(self.actor, sources, "save", known)
+                require(self.actor, sources, "discover", known)
                 with self.file.locating("sources", name):
                     self.found[name] = self._connector(name).discover()
 

@@ -138,7 +138,7 @@ class DatasetAdmin(BaseAdmin):
         return status("ok", "There") if dataset.writable else status("skipped", "Read only")
 
     def do_refresh(self, request: HttpRequest, dataset: Dataset) -> None:
-        drifts = services.refresh_dataset(dataset)
+        drifts = services.refresh_dataset(dataset, actor=request.user)
         found = f"{len(drifts)} differences" if drifts else "no difference"
         messages.success(request, f"Read the shape of {dataset.name} again: {found}.")
 

@@ -131,7 +131,7 @@ class SourceAdmin(ServiceErrorsMixin, BaseAdmin):
         return self.has_change_permission(request, obj)
 
     def save_model(self, request: HttpRequest, obj: Source, form: Any, change: bool) -> None:
-        services.save_source(obj, form.setting_values())
+        services.save_source(obj, form.setting_values(), actor=request.user)
 
     def page_context(self, request: HttpRequest, obj: Source | None) -> dict[str, Any]:
         if obj is None:
@@ -173,9 +173,10 @@ class SourceAdmin(ServiceErrorsMixin, BaseAdmin):
             return render(request, TEST_STEPS, {"note": f"There is no connector '{connector}'."})
         values = posted_settings(request.POST, connector)
         if source is not None and services.says_the_same(source, values):
-            steps = services.check_source(source)
+            steps = services.check_source(source, actor=request.user)
         else:
-            steps = list(services.check_settings(connector, values, source))
+            found = services.check_settings(connector, values, source, actor=request.user)
+            steps = list(found)
         return render(request, TEST_STEPS, {"steps": steps})
 
     def _source_of_form(self, request: HttpRequest) -> Source | None:
@@ -191,19 +192,19 @@ class SourceAdmin(ServiceErrorsMixin, BaseAdmin):
         return source
 
     def do_discover(self, request: HttpRequest, source: Source) -> None:
-        found = services.discover(source)
+        found = services.discover(source, actor=request.user)
         drift = f" {len(found.drifts)} differences from before." if found.drifts else ""
         messages.success(request, f"Found {len(found.datasets)} datasets.{drift}")
 
     def do_check(self, request: HttpRequest, source: Source) -> None:
-        services.check_source(source)
+        services.check_source(source, actor=request.user)
 
     def do_pause(self, request: HttpRequest, source: Source) -> None:
-        services.set_source_paused(source, True)
+        services.set_source_paused(source, True, actor=request.user)
         messages.success(request, f"{source} is paused: no run reads or writes it.")
 
     def do_resume(self, request: HttpRequest, source: Source) -> None:
-        services.set_source_paused(source, False)
+        services.set_source_paused(source, False, actor=request.user)
         messages.success(request, f"{source} takes part in runs again.")
 
 
