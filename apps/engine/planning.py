@@ -14,6 +14,8 @@ DuckDB database, whose memory is bounded and whose spill files are encrypted. Th
    has claimed them, are deleted, marked or kept, as the policies say. While any rejected record
    might be the one that is missing (its left key is unknown, or that key has no link and its
    right key is unknown), nothing is deleted or marked for being absent.
+5. *kept values*: a left record fails a `unique` check, too, if it equals a right record that
+   stays as it is: one that is neither paired nor deleted by this plan.
 
 Right records without a link are never deleted. A record that had been marked and reappears is
 updated like any other: the mark itself goes only if its field is mapped.
@@ -41,7 +43,15 @@ from apps.connectors.types import NeutralType
 from apps.engine.codec import hash_sql, image_sql, json_name
 from apps.engine.database import open_database
 from apps.engine.program import CHECK_FAILED, LEFT_KEY, RIGHT_KEY, RecordRejection
-from apps.engine.spec import CheckKind, DeletePolicy, LeavePolicy, MappingSpec, RuleSpec, Severity
+from apps.engine.spec import (
+    CheckKind,
+    CheckSpec,
+    DeletePolicy,
+    LeavePolicy,
+    MappingSpec,
+    RuleSpec,
+    Severity,
+)
 from apps.engine.transform import mark_text
 from apps.engine.types_sql import (
     canonical_sql,
@@ -57,6 +67,7 @@ AMBIGUOUS = "record.ambiguous"
 KEY_TAKEN = "record.key_taken"
 
 NO_FIELDS: Mapping[str, NeutralType] = MappingProxyType({})
+KEPT_ROUNDS = 100
 FLUSH_BYTES = 32 * 1_048_576
 
 KEY_COLUMNS = ("left_key", "right_key")
@@ -75,6 +86,7 @@ CHANGES = pa.schema(
     ]
 )
 
+_PAIRED = "(SELECT l.rowid, l.* FROM pair p JOIN left_side l ON l.rowid = p.l) l"
 _MESSAGES = {
     DUPLICATE_KEY: "several left records have the same key",
     AMBIGUOUS: "several records claim the same right record, or several right records have its key",
@@ -259,8 +271,11 @@ class Planner:
                 self._reject_duplicates()
                 self._reject_not_unique()
                 self._make_pairs()
-                self._decide_pairs()
             self._decide_absent()
+            if not self.keys_only:
+                self._refuse_kept_values()
+                self._count_warned()
+                self._decide_pairs()
             self._summary = self._counts()
         return self._summary
 
@@ -327,6 +342,7 @@ class Planner:
             "CREATE TABLE bad(l BIGINT, code VARCHAR, field VARCHAR, name VARCHAR, stop BOOLEAN)",
             "CREATE TABLE warned(name VARCHAR, records BIGINT)",
             "CREATE TABLE several(rk VARCHAR)",
+            "CREATE TABLE pair(l BIGINT, r BIGINT, differs BOOLEAN, linked BOOLEAN, moved BOOLEAN)",
             "CREATE TABLE decision(operation VARCHAR, cause VARCHAR, l BIGINT, r BIGINT)",
         ):
             self.connection.execute(statement)
@@ -393,23 +409,64 @@ class Planner:
             f"{stop} FROM ({rows})"
         )
 
+    def _unique_checks(self, *severities: Severity) -> list[CheckSpec]:
+        checks = (check for check in self.rule.checks if check.kind is CheckKind.UNIQUE)
+        return [check for check in checks if check.severity in severities]
+
+    def _repeated(self, check: CheckSpec, rows: str) -> str:
+        """SQL: the values of `unique` that several of these left records have."""
+        value = self._checked(check, "l")
+        return f"SELECT {value} FROM {rows} GROUP BY ALL HAVING count(*) > 1"
+
+    def _checked(self, check: CheckSpec, side: str) -> str:
+        return canonical_sql(f"{side}.{self.columns[check.field]}", self.types[check.field])
+
     def _reject_not_unique(self) -> None:
-        for check in self.rule.checks:
-            if check.kind is not CheckKind.UNIQUE:
-                continue
-            value = canonical_sql(self.columns[check.field], self.types[check.field])
-            good = "left_side l ANTI JOIN bad ON bad.l = l.rowid"
-            rows = (
-                f"SELECT l.rowid FROM {good} WHERE {value} IN "
-                f"(SELECT {value} FROM {good} GROUP BY ALL HAVING count(*) > 1)"
+        good = "left_side l ANTI JOIN bad ON bad.l = l.rowid"
+        for check in self._unique_checks(Severity.REJECT, Severity.STOP):
+            self._fail(check, good, self._repeated(check, good))
+
+    def _fail(self, check: CheckSpec, rows: str, values: str) -> None:
+        self._reject(
+            f"SELECT l.rowid FROM {rows} WHERE {self._checked(check, 'l')} IN ({values})",
+            CHECK_FAILED,
+            check.field,
+            check.name,
+            stop=check.severity is Severity.STOP,
+        )
+
+    def _kept(self, check: CheckSpec) -> str:
+        """SQL: the values of `unique` in right records that stay as they are."""
+        return (
+            f"SELECT {self._checked(check, 'r')} FROM right_side r "
+            "ANTI JOIN pair p ON p.r = r.rowid "
+            "ANTI JOIN (SELECT r FROM decision WHERE operation = 'delete') d ON d.r = r.rowid"
+        )
+
+    def _refuse_kept_values(self) -> None:
+        """What is refused leaves its own right record as it is, hence the (bounded) rounds."""
+        checks = self._unique_checks(Severity.REJECT, Severity.STOP)
+        known = self._count("bad")
+        for _ in range(KEPT_ROUNDS if checks else 0):
+            for check in checks:
+                self._fail(check, _PAIRED, self._kept(check))
+                self._drop_bad_pairs()
+            refused, known = self._count("bad") - known, self._count("bad")
+            if not refused:
+                break
+            self.connection.execute(
+                "UPDATE absent_link SET taken_over = false "
+                "WHERE taken_over AND r NOT IN (SELECT r FROM pair WHERE r IS NOT NULL)"
             )
-            if check.severity is Severity.WARN:
-                self.connection.execute(
-                    f"INSERT INTO warned SELECT {literal(check.name)}, count(*) FROM ({rows})"
-                )
-            else:
-                stop = check.severity is Severity.STOP
-                self._reject(rows, CHECK_FAILED, check.field, check.name, stop=stop)
+
+    def _count_warned(self) -> None:
+        for check in self._unique_checks(Severity.WARN):
+            value = self._checked(check, "l")
+            self.connection.execute(
+                f"INSERT INTO warned SELECT {literal(check.name)}, count(*) FROM {_PAIRED} "
+                f"WHERE {value} IN ({self._repeated(check, _PAIRED)}) "
+                f"OR {value} IN ({self._kept(check)})"
+            )
 
     def _differs(self) -> str:
         parts = (f"l.{column} IS DISTINCT FROM r.{column}" for column in self.columns.values())
@@ -425,7 +482,7 @@ class Planner:
         if several:
             row, differs = f"min({row})", f"bool_or{differs}"
         self.connection.execute(
-            f"CREATE TABLE pair AS SELECT l.rowid AS l, {row} AS r, {differs} AS differs, "
+            f"INSERT INTO pair SELECT l.rowid AS l, {row} AS r, {differs} AS differs, "
             "k.lk IS NOT NULL AS linked, coalesce(k.rk <> l.rk, false) AS moved "
             "FROM left_side l ANTI JOIN bad ON bad.l = l.rowid "
             "LEFT JOIN links k ON k.lk = l.lk "
@@ -515,7 +572,7 @@ class Planner:
             "k.rk IN (SELECT l.rk FROM left_side l WHERE l.rk IS NOT NULL AND l.rowid NOT IN "
             f"(SELECT bad.l FROM bad WHERE bad.code = {literal(KEY_TAKEN)})) "
             "OR k.rk IN (SELECT rk FROM rejected WHERE rk IS NOT NULL) AS claimed, "
-            "coalesce(bool_or(r.rowid IN (SELECT r FROM decision WHERE r IS NOT NULL)), false) "
+            "coalesce(bool_or(r.rowid IN (SELECT r FROM pair WHERE r IS NOT NULL)), false) "
             f"AS taken_over, {unknown} AND out.lk IS NULL AS held "
             "FROM (SELECT DISTINCT lk, rk FROM links) k "
             "LEFT JOIN (SELECT DISTINCT lk FROM left_out) out ON out.lk = k.lk "

@@ -473,6 +473,61 @@ def test_unique_checks_see_the_whole_run(planner, severity):
     assert summary.stops == (2 if severity == "stop" else 0)
 
 
+def unique_names(severity="reject", **policies):
+    check = CheckSpec(name="u", kind="unique", field="name", severity=severity)
+    return RuleSpec(checks=(check,), **policies)
+
+
+@pytest.mark.parametrize("severity", ["reject", "warn", "stop"])
+@pytest.mark.parametrize("complete", [True, False])
+def test_unique_checks_see_right_records_that_stay(planner, severity, complete):
+    plan = planner(unique_names(severity), complete=complete)
+    plan.add_left(
+        left((1, "a", "Z", 1.0), (2, "b", "B", 1.0), (3, "c", "A", 1.0), (4, "d", None, 1.0))
+    )
+    plan.add_right(right(("a", "A", 1.0), ("b", "B", 1.0), ("z", "Z", 1.0), ("y", None, 1.0)))
+    plan.add_links(links((2, "b")))
+    summary = plan.plan()
+    if severity == "warn":
+        assert (summary.warnings, summary.changes) == ({"u": 1}, 3)
+        return
+    found = {"reject": plan.rejections, "stop": plan.stops}[severity]
+    failed = sorted((r.left_key, r.code, r.check) for r in found())
+    # z keeps "Z", so a keeps "A", so c cannot have it.
+    assert failed == [(lk(n), "record.check_failed", "u") for n in (1, 3)]
+    assert brief(plan) == [("insert", lk(4), rk("d"), "new")]
+    assert summary.unchanged == 1
+
+
+@pytest.mark.parametrize(("policy", "fails"), [("propagate", False), ("ignore", True)])
+def test_the_value_of_a_right_record_that_is_deleted_is_free(planner, policy, fails):
+    plan = planner(unique_names(on_delete=policy))
+    plan.add_left(left((2, "b", "A", 1.0)))
+    plan.add_right(right(("a", "A", 1.0)))
+    plan.add_links(links((1, "a")))
+    summary = plan.plan()
+    assert (summary.rejected, summary.inserts) == ((1, 0) if fails else (0, 1))
+    assert summary.deletes == (not fails)
+
+
+def test_a_right_record_is_not_taken_over_by_a_record_that_fails_a_unique_check(planner):
+    plan = planner(unique_names())
+    plan.add_left(left((9, "a", "Z", 1.0)))
+    plan.add_right(right(("a", "A", 1.0), ("z", "Z", 1.0), ("d", "D", 1.0)))
+    plan.add_links(links((0, "x"), (1, "a"), (2, "d")))
+    plan.plan()
+    assert brief(plan) == [("delete", lk(2), rk("d"), "deleted")]
+    assert [r.left_key for r in plan.rejections()] == [lk(9)]
+    assert rows_of(plan.gone()) == [{"left_key": lk(0), "right_key": rk("x")}]
+
+
+def test_records_may_swap_unique_values(planner):
+    plan = planner(unique_names())
+    plan.add_left(left((1, "a", "B", 1.0), (2, "b", "A", 1.0)))
+    plan.add_right(right(("a", "A", 1.0), ("b", "B", 1.0)))
+    assert plan.plan().updates == 2
+
+
 def test_the_key_sweep(planner):
     plan = planner(keys_only=True, complete=True)
     plan.add_left(pa.table({"__left_key": [lk(1), lk(2), lk(5)]}))
