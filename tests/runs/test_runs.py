@@ -6,12 +6,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pytest_django import Settings
 
 from apps.core.clock import now
 from apps.core.services import set_platform_paused
 from apps.engine.spec import CheckKind, CheckSpec, FieldMappingSpec, Severity
 from apps.ledger.models import Change, Link, Rejection
 from apps.ledger.services import edit_rejection
+from apps.mappings.services import save_mapping
 from apps.rules.services import save_rule
 from apps.runs.models import Run
 from apps.runs.services import (
@@ -22,7 +24,7 @@ from apps.runs.services import (
     work_until_finished,
 )
 from apps.runs.services.errors import RunRefused
-from tests.platforms import FIELDS, Pair, lines
+from tests.platforms import FIELDS, PLAIN_FIELDS, Pair, lines
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -302,8 +304,6 @@ class TestCursor:
         assert (run.status, run.cause_code) == ("failed", "guard.empty_source"), lines(run)
 
     def test_a_change_of_the_rule_compares_everything(self, pair: Pair) -> None:
-        from apps.mappings.services import save_mapping
-
         fields = [*FIELDS[:1], FieldMappingSpec(right="full_name", to_right="upper(trim(name))")]
         save_mapping(pair.mapping, [*fields, *FIELDS[2:]], ["client_id"], actor=None)
         run = pair.run()
@@ -312,3 +312,59 @@ class TestCursor:
     def test_null_cursors_are_always_read(self, pair: Pair) -> None:
         pair.on_left("INSERT INTO customers VALUES (78, 'no cursor', 'n@x.org', 1, NULL)")
         assert pair.run().inserted == 1
+
+
+def test_the_before_image_of_a_delete_holds_the_targets_own_fields_too(pair: Pair) -> None:
+    pair.add_customers(10)
+    pair.run()
+    pair.on_right("UPDATE clients SET note = 'hand made' WHERE client_id = 3")
+    pair.on_left("DELETE FROM customers WHERE id = 3")
+    run = pair.run()
+    assert run.deleted == 1, lines(run)
+    (change,) = pair.changes(run)
+    before, _ = change.images()
+    assert before is not None
+    assert before["note"] == "hand made"
+
+
+def test_a_changed_match_key_leaves_one_link_per_record(pair: Pair) -> None:
+    pair.add_customers(4)
+    pair.run()
+    save_mapping(pair.mapping, FIELDS, ["full_name"], actor=None)
+    for _ in range(2):
+        run = pair.run()
+        assert (run.status, run.planned) == ("succeeded", 0), lines(run)
+    assert Link.objects.count() == 4
+
+
+def test_key_ranges_are_not_used_while_links_cross_them(
+    tmp_path: Path, settings: Settings
+) -> None:
+    shifted = FieldMappingSpec(right="client_id", to_right="id + 100")
+    facts = {"max_deletes_percent": None}
+    pair = Pair(tmp_path, fields=(shifted, *PLAIN_FIELDS[1:]), facts=facts)
+    pair.add_customers(5)
+    pair.add_customers(5, start=201)
+    pair.run()
+    save_mapping(pair.mapping, PLAIN_FIELDS, ["client_id"], actor=None)
+    pair.on_left("UPDATE customers SET name = NULL WHERE id = 2")
+    settings.LOCKSTEP = {**settings.LOCKSTEP, "PARTITION_ROWS": 5}
+    run = pair.run()
+    assert (run.deleted, run.rejected) == (0, 1), lines(run)
+
+
+def test_a_replay_takes_the_source_as_it_is_now(pair: Pair) -> None:
+    pair.add_customers(3)
+    pair.on_left("UPDATE customers SET name = NULL WHERE id = 2")
+    pair.run()
+    (rejection,) = pair.open_rejections()
+    record = rejection.record()
+    assert record is not None
+    edit_rejection(rejection, {**record, "name": "Mended"}, actor=None)
+    pair.on_left("UPDATE customers SET email = 'Newer@Example.org' WHERE id = 2")
+    (run,) = replay_rejections([rejection], actor=None)
+    work_until_finished(run)
+    assert pair.clients()[1][1:3] == ("Mended", "newer@example.org"), lines(run)
+    rejection.refresh_from_db()
+    with pytest.raises(RunRefused, match="none of these"):
+        replay_rejections([rejection], actor=None)

@@ -43,7 +43,8 @@ class PartitionApply:
         self.key_types = {
             name: self.context.right.field(name).type for name in self.context.mapping.key
         }
-        self.types = {field.name: field.type for field in self.context.right.fields}
+        used = {field.name: field.type for field in self.context.right.fields}
+        self.types = {**self.context.unmapped, **used}
         names = ("inserted", "updated", "deleted", "stale", "rejected", "bytes_written")
         self.counters = {name: getattr(partition, name) for name in names}
 

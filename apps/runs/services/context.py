@@ -11,10 +11,17 @@ import pyarrow as pa
 from apps.connectors.base import Connector, DatasetSchema, FieldSchema
 from apps.connectors.errors import ConfigurationError, FieldMissing, SchemaMismatch
 from apps.connectors.registry import connector_class
+from apps.connectors.types import NeutralType
 from apps.core.selectors import platform_state
 from apps.engine.execution import Runner
 from apps.engine.sandbox import Limits, Sandbox
-from apps.engine.spec import DatasetSpec, MappingSpec, RuleSpec
+from apps.engine.spec import (
+    DatasetSpec,
+    DeletePolicy,
+    LeavePolicy,
+    MappingSpec,
+    RuleSpec,
+)
 from apps.engine.transform import TransformProgram, compile_transform
 from apps.ledger.selectors import link_lookup
 from apps.mappings.selectors import (
@@ -32,7 +39,11 @@ from apps.sources.selectors import connector_for
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """A run's pinned mapping and rule, and the two sides as they are now."""
+    """A run's pinned mapping and rule, and the two sides as they are now.
+
+    left, right: the fields that the version uses; unmapped: the target's own other fields, which
+    the before-image of a delete holds as well (empty where the rule never deletes).
+    """
 
     run: Run
     mapping: MappingSpec
@@ -42,18 +53,12 @@ class RunContext:
     left_connector: Connector[Any]
     right_connector: Connector[Any]
     program: TransformProgram
+    unmapped: dict[str, NeutralType]
 
     @property
     def left_fields(self) -> tuple[str, ...]:
         """The left fields that key, cursor, filter and mapping read."""
         return self.program.left_fields
-
-    @property
-    def right_fields(self) -> tuple[str, ...]:
-        """The right fields that are compared and written."""
-        names = [field.right for field in self.mapping.fields]
-        mark = self.rule.mark_field
-        return tuple([*names, mark] if mark and mark not in names else names)
 
 
 def source_of(run: Run, side: str) -> Source:
@@ -72,6 +77,8 @@ def load_context(run: Run) -> RunContext:
     left = connector_for(source_of(run, "left"))
     right = connector_for(source_of(run, "right"))
     program = compile_transform(mapping, rule, lookups=known_lookups(mapping, rule))
+    left_used = program.left_fields
+    right_live = right.describe(mapping.right.name)
     used_right = [field.right for field in mapping.fields]
     if rule.mark_field:
         used_right.append(rule.mark_field)
@@ -79,12 +86,20 @@ def load_context(run: Run) -> RunContext:
         run=run,
         mapping=mapping,
         rule=rule,
-        left=pinned_schema(left, mapping.left, program.left_fields),
-        right=pinned_schema(right, mapping.right, used_right),
+        left=pinned_schema(left, left.describe(mapping.left.name), mapping.left, left_used),
+        right=pinned_schema(right, right_live, mapping.right, used_right),
         left_connector=left,
         right_connector=right,
         program=program,
+        unmapped=_unmapped(rule, right_live, used_right),
     )
+
+
+def _unmapped(rule: RuleSpec, live: DatasetSchema, used: Sequence[str]) -> dict[str, NeutralType]:
+    deletes = rule.on_delete is DeletePolicy.PROPAGATE or rule.on_leave is LeavePolicy.DELETE
+    if not deletes:
+        return {}
+    return {f.name: f.type for f in live.fields if f.name not in used and not f.generated}
 
 
 def _pinned_field(pinned: DatasetSpec, live: FieldSchema, inferred: bool) -> FieldSchema:
@@ -100,10 +115,9 @@ def _pinned_field(pinned: DatasetSpec, live: FieldSchema, inferred: bool) -> Fie
 
 
 def pinned_schema(
-    connector: Connector[Any], pinned: DatasetSpec, used: Sequence[str]
+    connector: Connector[Any], live: DatasetSchema, pinned: DatasetSpec, used: Sequence[str]
 ) -> DatasetSchema:
     """The live schema narrowed to the fields that the version uses, in the pinned order."""
-    live = connector.describe(pinned.name)
     inferred = connector.capabilities.inferred_types
     by_name = {field.name: field for field in live.fields}
     chosen: list[FieldSchema] = []

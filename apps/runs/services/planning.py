@@ -25,6 +25,7 @@ from apps.ledger.selectors import (
     link_batches,
     link_table,
     links_of_left,
+    links_of_right,
     open_rejection_keys,
     stale_left_keys,
 )
@@ -87,6 +88,7 @@ class PartitionPlan:
             complete=self.complete or self.run.sweep,
             memory_limit_mb=int(settings.LOCKSTEP["MEMORY_LIMIT_MB"]),
             spill_directory=spill,
+            extra_right=self.context.unmapped,
         )
         with planner, transformer(self.context.program, self.lookups) as sandbox:
             self._read_left(planner, sandbox)
@@ -221,7 +223,8 @@ class PartitionPlan:
     def _read_right(self, planner: Planner) -> None:
         context = self.context
         if not self.complete:
-            self._add_right(planner, self._right_by_key(self._candidate_links(planner)))
+            keys = self._candidate_links(planner)
+            self._add_right(planner, self._right_by_key(planner.right_fields, keys))
             return
         for links in link_batches(self.run.rule_id):
             planner.add_links(self._links_in_range(links))
@@ -236,14 +239,18 @@ class PartitionPlan:
         gone = link_table(list(zip(self.absent.left_keys, self.absent.right_keys, strict=True)))
         links = pa.concat_tables([links, gone])
         planner.add_links(links)
+        others = links_of_right(self.run.rule_id, sorted(self.candidates))
+        ours = pa.array(links.column("left_key").to_pylist(), pa.string())
+        strange = pc.invert(pc.is_in(others.column("left_key"), value_set=ours))
+        planner.add_other_links(others.filter(strange))
         return sorted({*self.candidates, *links.column("right_key").to_pylist()} - {None})
 
-    def _right_by_key(self, keys: list[str]) -> Iterator[ReadBatch]:
+    def _right_by_key(self, fields: tuple[str, ...], keys: list[str]) -> Iterator[ReadBatch]:
         context = self.context
         types = {name: context.right.field(name).type for name in context.mapping.key}
         for start in range(0, len(keys), KEY_READ_ROWS):
             table = decode_keys(keys[start : start + KEY_READ_ROWS], types)
-            request = ReadRequest(context.right, context.right_fields, keys=table)
+            request = ReadRequest(context.right, fields, keys=table)
             yield from context.right_connector.read(request)
 
     def _add_right(self, planner: Planner, batches: Iterable[ReadBatch]) -> None:
