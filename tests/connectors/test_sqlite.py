@@ -263,3 +263,73 @@ def test_a_lost_update_by_another_session_is_stale(build: Build, tmp_path: Path)
         other.commit()
     with open_session(connector, connector.describe("t")) as session:
         assert statuses(session.apply(update, do_nothing)) == ["stale"]
+
+
+@pytest.mark.parametrize("rule", ["REPLACE", "IGNORE", "FAIL", "ROLLBACK"])
+def test_what_the_table_does_on_conflict_costs_no_other_record(build: Build, rule: str) -> None:
+    connector = build(
+        f"CREATE TABLE t (id INTEGER PRIMARY KEY, u TEXT UNIQUE ON CONFLICT {rule});"
+        "INSERT INTO t VALUES (1, 'a'), (2, 'b')"
+    )
+    new = pa.table({"id": pa.array([3, 4], pa.int64()), "u": ["a", "c"]})
+    insert = ChangeBatch(Operation.INSERT, new.select(["id"]), None, new)
+    key = pa.table({"id": pa.array([2], pa.int64())})
+    update = ChangeBatch(Operation.UPDATE, key, pa.table({"u": ["b"]}), pa.table({"u": ["a"]}))
+    with open_session(connector, connector.describe("t")) as session:
+        for batch, outcome in ((insert, ["rejected", "applied"]), (update, ["rejected"])):
+            result = session.apply(batch, do_nothing)
+            assert statuses(result) == outcome
+            assert result.exceptions[0].code == "record.duplicate"
+    read = read_all(connector, ReadRequest(connector.describe("t"), ("id", "u")))
+    assert read.to_pylist() == [{"id": 1, "u": "a"}, {"id": 2, "u": "b"}, {"id": 4, "u": "c"}]
+
+
+def test_triggers_keep_their_own_conflict_rules(build: Build, tmp_path: Path) -> None:
+    connector = build(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE seen (v TEXT UNIQUE);"
+        "CREATE TRIGGER note AFTER INSERT ON t BEGIN"
+        " INSERT OR IGNORE INTO seen VALUES (new.v); END"
+    )
+    rows = pa.table({"id": pa.array([1, 2], pa.int64()), "v": ["a", "a"]})
+    with open_session(connector, connector.describe("t")) as session:
+        batch = ChangeBatch(Operation.INSERT, rows.select(["id"]), None, rows)
+        assert session.apply(batch, do_nothing).exceptions == {}
+    with closing(sqlite3.connect(tmp_path / "source.db")) as database:
+        assert database.execute("SELECT v FROM seen").fetchall() == [("a",)]
+
+
+def test_a_record_that_a_trigger_ignores_is_not_called_written(build: Build) -> None:
+    guards = "".join(
+        f"CREATE TRIGGER guard_{name} BEFORE {name} ON t WHEN {row}.v = 'no' "
+        "BEGIN SELECT RAISE(IGNORE); END;"
+        for name, row in (("INSERT", "new"), ("UPDATE", "new"), ("DELETE", "old"))
+    )
+    connector = build(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT);"
+        f"INSERT INTO t VALUES (1, 'no'), (2, 'a'), (3, 'b'); {guards}"
+    )
+    new = pa.table({"id": pa.array([7, 8, 9], pa.int64()), "v": ["x", "no", "y"]})
+    both = pa.table({"id": pa.array([2, 3], pa.int64())})
+    gone = pa.table({"id": pa.array([1, 3], pa.int64())})
+    batches = [
+        (ChangeBatch(Operation.INSERT, new.select(["id"]), None, new), 1),
+        (
+            ChangeBatch(
+                Operation.UPDATE, both, pa.table({"v": ["a", "b"]}), pa.table({"v": ["no", "c"]})
+            ),
+            0,
+        ),
+        (ChangeBatch(Operation.DELETE, gone, pa.table({"v": ["no", "c"]})), 0),
+    ]
+    with open_session(connector, connector.describe("t")) as session:
+        for batch, refused in batches:
+            result = session.apply(batch, do_nothing)
+            codes = {row: problem.code for row, problem in result.exceptions.items()}
+            assert codes == {refused: "record.not_written"}
+    read = read_all(connector, ReadRequest(connector.describe("t"), ("id", "v")))
+    assert [tuple(row.values()) for row in read.to_pylist()] == [
+        (1, "no"),
+        (2, "a"),
+        (7, "x"),
+        (9, "y"),
+    ]

@@ -54,6 +54,7 @@ from apps.connectors.sqlite.types import bound_values, keeps_exactly
 
 _DEADLINE_SHARE = 0.8
 _INSTRUCTIONS_PER_LOOK = 20_000
+_NOT_WRITTEN = rejected("record.not_written", "A trigger of the table keeps it from being written.")
 
 
 class FileLock:
@@ -240,12 +241,13 @@ def _found_table(
 
 
 def _write(connection: sqlite3.Connection, prepared: PreparedBatch, current: DatasetSchema) -> None:
-    statement, parameters = _statement(prepared, current)
+    or_abort = "OR ABORT " if _resolves_conflicts(connection, current.name) else ""
+    statement, parameters = _statement(prepared, current, or_abort)
 
     def write(rows: Sequence[int]) -> None:
         connection.execute("SAVEPOINT part")
         try:
-            connection.executemany(statement, (parameters[row] for row in rows))
+            written = connection.executemany(statement, (parameters[row] for row in rows)).rowcount
         except sqlite3.Error as error:
             connection.execute("ROLLBACK TO part")
             connection.execute("RELEASE part")
@@ -253,13 +255,27 @@ def _write(connection: sqlite3.Connection, prepared: PreparedBatch, current: Dat
             if problem is None:
                 raise translate(error, current.name) from error
             raise RowRefused(problem) from error
+        if written != len(rows):
+            connection.execute("ROLLBACK TO part")
         connection.execute("RELEASE part")
+        if written != len(rows):
+            raise RowRefused(_NOT_WRITTEN)
 
     write_isolating(prepared.pending(), write, prepared.settle)
 
 
+def _resolves_conflicts(connection: sqlite3.Connection, table: str) -> bool:
+    """Whether constraints of the table say what to do on conflict, such as replace other records.
+
+    Only then do our statements overrule that: what they say holds for the table's triggers too,
+    which may well rely on an INSERT OR IGNORE of their own.
+    """
+    row = connection.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+    return row is not None and "CONFLICT" in str(row[0]).upper()
+
+
 def _statement(
-    prepared: PreparedBatch, current: DatasetSchema
+    prepared: PreparedBatch, current: DatasetSchema, or_abort: str
 ) -> tuple[str, list[tuple[Any, ...]]]:
     table = quote(current.name)
     keys = find_fields(current, prepared.key.column_names)
@@ -269,7 +285,7 @@ def _statement(
     if prepared.operation is Operation.INSERT:
         names = ", ".join(quote(field.name) for field in after)
         marks = ", ".join("?" for _ in after)
-        statement = f"INSERT INTO {table} ({names}) VALUES ({marks})"
+        statement = f"INSERT {or_abort}INTO {table} ({names}) VALUES ({marks})"
         return statement, list(zip(*after_values, strict=True))
     where = " AND ".join(key_match(field, f"?{i + 1}") for i, field in enumerate(keys))
     if prepared.operation is Operation.DELETE:
@@ -277,5 +293,5 @@ def _statement(
     marks = ", ".join(
         f"{quote(field.name)} = ?{len(keys) + i + 1}" for i, field in enumerate(after)
     )
-    statement = f"UPDATE {table} AS t SET {marks} WHERE {where}"
+    statement = f"UPDATE {or_abort}{table} AS t SET {marks} WHERE {where}"
     return statement, list(zip(*key_values, *after_values, strict=True))
