@@ -5,14 +5,23 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from apps.connectors import types as neutral
-from apps.connectors.base import ChangeBatch, Operation, ReadRequest, Reference, StepStatus
+from apps.connectors.base import (
+    ChangeBatch,
+    CursorWindow,
+    Operation,
+    ReadRequest,
+    Reference,
+    StepStatus,
+)
 from apps.connectors.errors import PermissionRefused, SchemaMismatch, TargetBusy
 from apps.connectors.sqlite import SqliteConnector, SqliteSettings
 from apps.connectors.testing import (
@@ -333,3 +342,83 @@ def test_a_record_that_a_trigger_ignores_is_not_called_written(build: Build) -> 
         (7, "x"),
         (9, "y"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("declared", "after", "older", "within"),
+    [
+        (
+            "TIMESTAMP",
+            datetime.fromisoformat("2026-01-01"),
+            ["2025-12-31 23:59:59", "2025-12-31T23:59"],
+            ["2026-01-01", "2026-01-01 00:00", "2026-01-01 00:00:00", "2026-01-01T00:00:00.000"],
+        ),
+        (
+            "TIMESTAMP",
+            datetime.fromisoformat("2026-01-01 10:00:00.123600"),
+            ["2026-01-01 10:00:00.1", "2026-01-01T10:00:00"],
+            ["2026-01-01 10:00:00.1236", "2026-01-01T10:00:00.123600", "2026-01-01 10:00:00.124"],
+        ),
+        (
+            "TIMESTAMP",
+            datetime.fromisoformat("2026-01-01 23:59:59.999999"),
+            ["2026-01-01 23:59:59"],
+            ["2026-01-01 23:59:59.999999", "2026-01-02"],
+        ),
+        (
+            "TIMESTAMP",
+            datetime.fromisoformat("0001-01-01"),
+            [],
+            ["0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"],
+        ),
+        (
+            "TIMESTAMPTZ",
+            datetime(2026, 1, 1, 10, tzinfo=UTC),
+            ["2026-01-01 09:59:59Z", "2026-01-01T11:00:00+02:00", "2026-01-01 10:30:00.5+01:00"],
+            [
+                "2026-01-01 10:00:00Z",
+                "2026-01-01T10:00:00+00:00",
+                "2026-01-01T12:00:00+02:00",
+                "2026-01-01 05:00:00-05:00",
+                "2026-01-01 12:00:00+02",
+                "2026-01-01T12:00:00.000001+0200",
+            ],
+        ),
+        ("DATE", date(2026, 1, 1), ["2025-12-31"], ["2026-01-01", "2026-01-02"]),
+        ("TIME", time(10), ["09:59", "09:59:59.9"], ["10:00", "10:00:00", "10:00:00.000000"]),
+        ("TIME", time(0), [], ["00:00", "00:00:00.1"]),
+    ],
+)
+def test_a_cursor_compares_times_however_they_are_written(
+    build: Build, declared: str, after: Any, older: list[str], within: list[str]
+) -> None:
+    values = [*older, *within]
+    rows = ", ".join(f"({number}, '{value}')" for number, value in enumerate(values))
+    connector = build(
+        f"CREATE TABLE t (id INTEGER PRIMARY KEY, at {declared}); INSERT INTO t VALUES {rows}"
+    )
+    window = CursorWindow("at", after)
+    request = ReadRequest(connector.describe("t"), ("id", "at"), cursor=window)
+    records, rejected = read_with_rejections(connector, request)
+    assert rejected == []
+    assert records.column("id").to_pylist() == list(range(len(older), len(values)))
+
+
+@pytest.mark.parametrize("declared", ["TIMESTAMP", "TIMESTAMPTZ", "DATE", "TIME"])
+@pytest.mark.parametrize("value", ["''", "'01.01.2020'", "20200101", "2026.5", "x'30'"])
+def test_a_cursor_that_is_no_time_stays_visible(build: Build, declared: str, value: str) -> None:
+    connector = build(
+        f"CREATE TABLE t (id INTEGER PRIMARY KEY, at {declared});"
+        f"INSERT INTO t VALUES (1, {value}), (2, NULL)"
+    )
+    dataset = connector.describe("t")
+    afters = {
+        "TIMESTAMP": datetime.fromisoformat("2026-01-01"),
+        "TIMESTAMPTZ": datetime(2026, 1, 1, tzinfo=UTC),
+        "DATE": date(2026, 1, 1),
+        "TIME": time(10),
+    }
+    request = ReadRequest(dataset, ("id", "at"), cursor=CursorWindow("at", afters[declared]))
+    records, rejected = read_with_rejections(connector, request)
+    assert records.column("id").to_pylist() == [2]
+    assert [rejection.key for rejection in rejected] == [{"id": 1}]

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pyarrow as pa
 
-from apps.connectors.base import DatasetSchema, FieldSchema, RawRejection, ReadBatch, ReadRequest
+from apps.connectors.base import (
+    CursorWindow,
+    DatasetSchema,
+    FieldSchema,
+    RawRejection,
+    ReadBatch,
+    ReadRequest,
+)
 from apps.connectors.sql import BATCH_BYTES, decode_batch, find_fields, requested_key_chunks
 from apps.connectors.sqlite.connection import decode_text, quote
 from apps.connectors.sqlite.types import bound_values, column_of
-from apps.connectors.types import Kind, NeutralType
+from apps.connectors.types import Kind
 
 KEYS_TABLE = "lockstep_keys"
 _FETCHED_ROWS = 1_000
 _VARIABLE_SIZE = {Kind.TEXT, Kind.BYTES, Kind.JSON}
+_TEMPORAL = {Kind.DATE, Kind.TIME, Kind.TIMESTAMP, Kind.TIMESTAMPTZ}
+_ROUNDING = timedelta(milliseconds=2)
+"""More than SQLite's functions, which know milliseconds, ever take from a time."""
 
 
 def read_batches(
@@ -52,21 +63,34 @@ def _condition(request: ReadRequest, current: DatasetSchema) -> tuple[str, list[
             parameters.append(request.key_range.upper)
     if request.cursor is not None and request.cursor.after is not None:
         field = find_fields(current, [request.cursor.field])[0]
-        after = pa.chunked_array([pa.array([request.cursor.after], field.type.arrow)])
-        column = f"t.{quote(field.name)}"
-        left, right = _ordered(column, field.type), _ordered("?", field.type)
-        clauses.append(f"({left} >= {right} OR {column} IS NULL)")
-        parameters.extend(bound_values(after, field))
+        clauses.append(_in_window(field, request.cursor, parameters))
     return (f" WHERE {' AND '.join(clauses)}" if clauses else ""), parameters
 
 
-def _ordered(expression: str, kind: NeutralType) -> str:
-    """A form in which timestamps written in different ways sort by time."""
-    if kind.kind is Kind.TIMESTAMP:
-        return f"replace({expression}, 'T', ' ')"
-    if kind.kind is Kind.TIMESTAMPTZ:
-        return f"julianday({expression})"
-    return expression
+def _in_window(field: FieldSchema, window: CursorWindow, parameters: list[Any]) -> str:
+    """Whether the cursor is in the window, or NULL, or no point in time where it should be."""
+    column = f"t.{quote(field.name)}"
+    after = pa.array([window.after], field.type.arrow)
+    if field.type.kind not in _TEMPORAL:
+        parameters.extend(bound_values(pa.chunked_array([after]), field))
+        return f"({column} >= ? OR {column} IS NULL)"
+    parameters.append(_lowest_text(after[0].as_py()))
+    # Times are written in many ways: with 'T' or a blank, with more or fewer digits, with offsets.
+    comparable = f"ifnull(strftime('%Y-%m-%d %H:%M:%f', {column}), 'unknown')"
+    return f"(typeof({column}) <> 'text' OR {comparable} >= ?)"
+
+
+def _lowest_text(after: date | time | datetime) -> str:
+    """A text no greater than what SQLite makes of any point in time from `after` on."""
+    if isinstance(after, time):
+        moment = datetime.combine(date(2000, 1, 1), after, UTC)  # SQLite's day for mere times
+    elif not isinstance(after, datetime):
+        moment = datetime.combine(after, time.min, UTC)
+    else:
+        moment = after.astimezone(UTC) if after.tzinfo else after.replace(tzinfo=UTC)
+    first = datetime.min.replace(tzinfo=UTC)
+    lowest = max(moment, first + _ROUNDING) - _ROUNDING
+    return lowest.replace(tzinfo=None).isoformat(" ", "milliseconds")
 
 
 def _read_keys(
