@@ -15,6 +15,7 @@ from apps.connectors.base import (
     CheckStep,
     DatasetSchema,
     FieldSchema,
+    KeyRange,
     RawRejection,
     ReadBatch,
     ReadRequest,
@@ -134,6 +135,21 @@ def requested_key_chunks(request: ReadRequest, current: DatasetSchema) -> Iterat
     table = table.group_by(table.column_names).aggregate([]).select(table.column_names)
     for start in range(0, table.num_rows, KEYS_PER_QUERY):
         yield table.slice(start, KEYS_PER_QUERY)
+
+
+def range_conditions(column: str, part: KeyRange, *, nullable: bool) -> list[str]:
+    """What a key must fulfil to be in the range; a NULL is in the first one.
+
+    So the ranges of a key hold all records together, whatever their keys.
+    """
+    conditions = []
+    if part.lower is not None:
+        conditions.append(f"{column} >= {int(part.lower)}")
+    if part.upper is not None:
+        below = f"{column} < {int(part.upper)}"
+        is_first = part.lower is None
+        conditions.append(f"({below} OR {column} IS NULL)" if is_first and nullable else below)
+    return conditions
 
 
 def even_bounds(lowest: int | None, highest: int | None, parts: int) -> list[int]:

@@ -422,6 +422,26 @@ class ReadingBehaviour:
             request = ReadRequest(dataset, ("id",), key_range=KeyRange("id", lower, upper))
             assert self._ids(harness, request) == expected
 
+    def test_the_first_key_range_holds_those_without_a_key(self, harness: Harness) -> None:
+        needs(harness, "key_ranges")
+        rows = pa.table(
+            {
+                "id": pa.array(range(5), pa.int64()),
+                "number": pa.array([1, None, 7, 9, None], pa.int64()),
+            }
+        )
+        dataset = harness.make([ID, field("number", neutral.INTEGER)], ("id",), rows)
+        for lower, upper, expected in (
+            (None, 5, [0, 1, 4]),
+            (5, 9, [2]),
+            (9, None, [3]),
+            (None, None, [0, 1, 2, 3, 4]),
+        ):
+            part = KeyRange("number", lower, upper)
+            request = ReadRequest(dataset, ("id", "number"), key_range=part)
+            assert self._ids(harness, request) == expected
+        assert all(1 < bound <= 9 for bound in harness.connector.split(dataset, "number", 3))
+
     def test_split_cuts_the_key_into_shares(self, harness: Harness) -> None:
         needs(harness, "key_ranges")
         dataset = self._numbered(harness)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from apps.connectors import types as neutral
 from apps.connectors.base import (
     ChangeBatch,
     CursorWindow,
+    KeyRange,
     Operation,
     ReadRequest,
     Reference,
@@ -422,3 +424,27 @@ def test_a_cursor_that_is_no_time_stays_visible(build: Build, declared: str, val
     records, rejected = read_with_rejections(connector, request)
     assert records.column("id").to_pylist() == [2]
     assert [rejection.key for rejection in rejected] == [{"id": 1}]
+
+
+def test_key_ranges_miss_nothing_that_is_no_integer(build: Build) -> None:
+    connector = build(
+        "CREATE TABLE t (id INT PRIMARY KEY, v TEXT); INSERT INTO t VALUES"
+        " (NULL, 'null'), ('abc', 'text'), (6.5, 'real'), (x'ff', 'blob'),"
+        " (1, 'a'), (6, 'b'), (12, 'c')"
+    )
+    dataset = connector.describe("t")
+    bounds = list(connector.split(dataset, "id", 3))
+    assert bounds == [5, 9]
+    found = []
+    for lower, upper in pairwise([None, *bounds, None]):
+        part = KeyRange("id", lower, upper)
+        records, rejected = read_with_rejections(
+            connector, ReadRequest(dataset, ("id", "v"), key_range=part)
+        )
+        found.append((sorted(records.column("v").to_pylist()), len(rejected)))
+    assert found == [(["a", "null"], 3), (["b"], 0), (["c"], 0)]
+
+
+def test_a_key_without_integers_is_not_split(build: Build) -> None:
+    connector = build("CREATE TABLE t (id INT PRIMARY KEY); INSERT INTO t VALUES ('a'), ('b')")
+    assert list(connector.split(connector.describe("t"), "id", 3)) == []

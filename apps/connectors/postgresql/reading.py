@@ -12,7 +12,12 @@ from apps.connectors.base import ReadBatch, ReadRequest
 from apps.connectors.postgresql.connection import literal, quote
 from apps.connectors.postgresql.discovery import Table
 from apps.connectors.postgresql.types import Column
-from apps.connectors.sql import decode_batch, find_fields, requested_key_chunks
+from apps.connectors.sql import (
+    decode_batch,
+    find_fields,
+    range_conditions,
+    requested_key_chunks,
+)
 from apps.connectors.sql_values import as_text
 
 _FETCHED_BYTES = 16 * 1024 * 1024
@@ -64,12 +69,9 @@ def _queries(source: str, request: ReadRequest, table: Table) -> Iterator[str]:
 def _conditions(request: ReadRequest, table: Table) -> list[str]:
     conditions = []
     if request.key_range is not None:
-        find_fields(table.schema, [request.key_range.field])
-        name = f"t.{quote(request.key_range.field)}"
-        if request.key_range.lower is not None:
-            conditions.append(f"{name} >= {int(request.key_range.lower)}")
-        if request.key_range.upper is not None:
-            conditions.append(f"{name} < {int(request.key_range.upper)}")
+        field = find_fields(table.schema, [request.key_range.field])[0]
+        name = f"t.{quote(field.name)}"
+        conditions += range_conditions(name, request.key_range, nullable=field.nullable)
     if request.cursor is not None and request.cursor.after is not None:
         field = find_fields(table.schema, [request.cursor.field])[0]
         after = as_text(pa.array([request.cursor.after], field.type.arrow))[0].as_py()

@@ -113,7 +113,8 @@ class SqliteConnector(Connector[SqliteSettings]):
         with closing(connect(self.settings)) as connection, translated(dataset.name):
             find_fields(discovery.describe(connection, dataset.name, measure=False), [field])
             lowest, highest = connection.execute(
-                f"SELECT min({quote(field)}), max({quote(field)}) FROM {quote(dataset.name)}"
+                f"SELECT min({quote(field)}), max({quote(field)}) FROM {quote(dataset.name)} "
+                f"WHERE typeof({quote(field)}) = 'integer'"
             ).fetchone()
         return even_bounds(lowest, highest, parts)
 

@@ -13,6 +13,7 @@ from apps.connectors.base import (
     CursorWindow,
     DatasetSchema,
     FieldSchema,
+    KeyRange,
     RawRejection,
     ReadBatch,
     ReadRequest,
@@ -54,17 +55,31 @@ def _condition(request: ReadRequest, current: DatasetSchema) -> tuple[str, list[
     clauses: list[str] = []
     parameters: list[Any] = []
     if request.key_range is not None:
-        name = quote(find_fields(current, [request.key_range.field])[0].name)
-        if request.key_range.lower is not None:
-            clauses.append(f"t.{name} >= ?")
-            parameters.append(request.key_range.lower)
-        if request.key_range.upper is not None:
-            clauses.append(f"t.{name} < ?")
-            parameters.append(request.key_range.upper)
+        field = find_fields(current, [request.key_range.field])[0]
+        clauses.append(_in_range(field, request.key_range, parameters))
     if request.cursor is not None and request.cursor.after is not None:
         field = find_fields(current, [request.cursor.field])[0]
         clauses.append(_in_window(field, request.cursor, parameters))
     return (f" WHERE {' AND '.join(clauses)}" if clauses else ""), parameters
+
+
+def _in_range(field: FieldSchema, part: KeyRange, parameters: list[Any]) -> str:
+    """Whether the key is in the range; what is no integer is in the first one, to be rejected.
+
+    A primary key that is not the rowid takes NULL and values of any other kind.
+    """
+    column = f"t.{quote(field.name)}"
+    clauses = []
+    for sign, bound in ((">=", part.lower), ("<", part.upper)):
+        if bound is not None:
+            clauses.append(f"{column} {sign} ?")
+            parameters.append(bound)
+    inside = " AND ".join(clauses) or "true"
+    if field.server_assigned or not clauses:
+        return inside
+    if part.lower is None:
+        return f"({inside} OR typeof({column}) <> 'integer')"
+    return f"{inside} AND typeof({column}) = 'integer'"
 
 
 def _in_window(field: FieldSchema, window: CursorWindow, parameters: list[Any]) -> str:
