@@ -14,6 +14,7 @@ from apps.rules.configuration.resolving import resolved_settings
 from apps.rules.configuration.schema import split_reference
 from apps.sources.models import Source
 from apps.sources.selectors import connector_for, sources
+from apps.sources.services import kept_secrets as source_secrets
 
 if TYPE_CHECKING:
     from apps.accounts.models import User
@@ -40,7 +41,8 @@ class Outside:
             kept = kept_secrets(name, section.connector)
             with file.locating("sources", name, "settings"):
                 values = resolved_settings(section, variables, kept)
-                parse_settings(section.connector, {**kept, **values})
+                still = applicable_secrets(name, section.connector, values)
+                parse_settings(section.connector, {**still, **values})
                 self.settings[name] = values
 
     def discover(self) -> None:
@@ -65,8 +67,9 @@ class Outside:
     def _connector(self, name: str) -> Connector[Any]:
         section = self.file.document.sources.get(name)
         if section is not None:
-            kept = kept_secrets(name, section.connector)
-            return build(section.connector, {**kept, **self.settings[name]})
+            values = self.settings[name]
+            kept = applicable_secrets(name, section.connector, values)
+            return build(section.connector, {**kept, **values})
         return connector_for(require_source(name))
 
     def _needed(self) -> dict[str, set[str]]:
@@ -102,6 +105,12 @@ def kept_secrets(name: str, connector: str) -> dict[str, str]:
         return {}
     names = secret_names(connector)
     return {key: value for key, value in known.secrets().items() if key in names}
+
+
+def applicable_secrets(name: str, connector: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """Those of the stored secrets that may be sent to the address that the file names."""
+    known = Source.objects.filter(name=name).first()
+    return source_secrets(known, connector, values)
 
 
 def plain_settings(connector: str, values: Mapping[str, Any]) -> dict[str, Any]:
