@@ -337,9 +337,7 @@ def test_a_changed_match_key_leaves_one_link_per_record(pair: Pair) -> None:
     assert Link.objects.count() == 4
 
 
-def test_key_ranges_are_not_used_while_links_cross_them(
-    tmp_path: Path, settings: Settings
-) -> None:
+def test_key_ranges_are_not_used_while_links_cross_them(tmp_path: Path, settings: Settings) -> None:
     shifted = FieldMappingSpec(right="client_id", to_right="id + 100")
     facts = {"max_deletes_percent": None}
     pair = Pair(tmp_path, fields=(shifted, *PLAIN_FIELDS[1:]), facts=facts)

@@ -2,11 +2,11 @@
 
 A run's way: `requesting` queues it; `working` takes partitions under a lease (`leasing`) and does
 their step: `preparing`, `planning`, `applying`, `verifying`; `advancing` moves the run from phase
-to phase; `dispatching` sends work to workers and finds what is due or was lost.
+to phase; `dispatching` sends work to workers; `scheduling` starts what is due and mends what was lost.
 """
 
-from apps.runs.services.dispatching import start_due_runs, tick
 from apps.runs.services.requesting import cancel_run, replay_rejections, request_run
+from apps.runs.services.scheduling import start_due_runs, tick
 from apps.runs.services.working import work, work_until_finished
 
 __all__ = [

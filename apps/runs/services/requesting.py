@@ -17,6 +17,7 @@ from apps.rules.models import Rule
 from apps.rules.selectors import rules as scoped_rules
 from apps.rules.services import publish
 from apps.runs.models import ACTIVE_STATUSES, Partition, Run
+from apps.runs.services.advancing import advance
 from apps.runs.services.context import require_unpaused
 from apps.runs.services.dispatching import dispatch
 from apps.runs.services.errors import RunRefused
@@ -76,8 +77,6 @@ def cancel_run(run: Run, *, actor: User | None) -> None:
         pk=run.pk, status__in=ACTIVE_STATUSES, cancel_requested_at=None
     ).update(cancel_requested_at=now(), cancelled_by=actor)
     if asked:
-        from apps.runs.services.advancing import advance
-
         log(run, "Cancel was requested")
         advance(run.pk)
 

@@ -17,7 +17,6 @@ from apps.core.clock import now
 from apps.runs.models import Partition, Run, RunLog
 from apps.runs.services.advancing import advance, fail
 from apps.runs.services.applying import apply
-from apps.runs.services.dispatching import tick
 from apps.runs.services.errors import RunCancelled, RunRefused
 from apps.runs.services.leasing import Lease, acquire, heartbeat, release
 from apps.runs.services.logs import log
@@ -119,6 +118,3 @@ def work_until_finished(
         if not any(work(pk) for pk in list(waiting.values_list("pk", flat=True))):
             advance(run.pk)
             time.sleep(poll_seconds)
-
-
-__all__ = ["tick", "work", "work_until_finished"]
