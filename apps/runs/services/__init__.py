@@ -2,7 +2,8 @@
 
 A run's way: `requesting` queues it; `working` takes partitions under a lease (`leasing`) and does
 their step: `preparing`, `planning`, `applying`, `verifying`; `advancing` moves the run from phase
-to phase; `dispatching` sends work to workers; `scheduling` starts what is due and mends what was lost.
+to phase; `dispatching` sends work to workers; `scheduling` starts what is due and mends what was
+lost.
 """
 
 from apps.runs.services.requesting import cancel_run, replay_rejections, request_run
