@@ -25,6 +25,7 @@ from psycopg import sql
 SERVER = os.environ.get(
     "LOCKSTEP_TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres"
 )
+RABBITMQ = os.environ.get("LOCKSTEP_TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 REDIS = os.environ.get("LOCKSTEP_TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
 
 TABLE = """
@@ -123,9 +124,9 @@ def scratch_redis() -> Iterator[str]:
 
 @contextmanager
 def scene(*, broker: str, platform: str, rows: int, **settings: str) -> Iterator[Scene]:
-    """broker: embedded or redis; platform: sqlite or postgresql; settings: LOCKSTEP_… values."""
+    """broker: embedded, redis or rabbitmq; platform: sqlite or postgresql; settings: LOCKSTEP_… values."""
     roles = ["left", "right"] + (["platform"] if platform == "postgresql" else [])
-    with ExitStack() as stack:
+    """broker: embedded, redis or rabbitmq; platform: sqlite or postgresql; settings: LOCKSTEP_…."""
         names = stack.enter_context(scratch_databases(*roles))
         folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("LOCKSTEP_")}
@@ -137,6 +138,8 @@ def scene(*, broker: str, platform: str, rows: int, **settings: str) -> Iterator
         }
         if platform == "postgresql":
             environment["DATABASE_URL"] = database_url(names["platform"])
+        if broker == "rabbitmq":
+            environment["BROKER_URL"] = RABBITMQ
         if broker == "redis":
             environment["REDIS_URL"] = stack.enter_context(scratch_redis())
         made = Scene(Path(folder), names["left"], names["right"], environment)

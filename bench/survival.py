@@ -21,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--phase", choices=PHASES, default="apply")
-    parser.add_argument("--broker", choices=("embedded", "redis"), default="embedded")
+    parser.add_argument("--broker", choices=("embedded", "redis", "rabbitmq"), default="embedded")
     parser.add_argument("--platform", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--timeout", type=float, default=300.0)
     options = parser.parse_args()

@@ -34,7 +34,18 @@ def survive(phase: str, broker: str, platform: str) -> dict[str, Any]:
     ],
 )
 def test_a_killed_worker_loses_nothing(phase: str, broker: str, platform: str) -> None:
-    result = survive(phase, broker, platform)
+    assert_whole(survive(phase, broker, platform))
+
+
+@pytest.mark.processes
+@pytest.mark.postgresql
+@pytest.mark.rabbitmq
+def test_rabbitmq_works_as_the_broker_too() -> None:
+    assert_whole(survive("apply", "rabbitmq", "postgresql"))
+
+
+def assert_whole(result: dict[str, Any]) -> None:
+    """The run completed, both sides are equal, nothing was done twice."""
     assert result["status"] == "succeeded", result
     assert result["equal"], result
     assert result["rows"] == ROWS, result
