@@ -124,9 +124,9 @@ def scratch_redis() -> Iterator[str]:
 
 @contextmanager
 def scene(*, broker: str, platform: str, rows: int, **settings: str) -> Iterator[Scene]:
-    """broker: embedded, redis or rabbitmq; platform: sqlite or postgresql; settings: LOCKSTEP_… values."""
-    roles = ["left", "right"] + (["platform"] if platform == "postgresql" else [])
     """broker: embedded, redis or rabbitmq; platform: sqlite or postgresql; settings: LOCKSTEP_…."""
+    roles = ["left", "right"] + (["platform"] if platform == "postgresql" else [])
+    with ExitStack() as stack:
         names = stack.enter_context(scratch_databases(*roles))
         folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("LOCKSTEP_")}
