@@ -53,7 +53,14 @@ def test_limits_are_inclusive(guards, stops):
 
 
 def test_a_first_load_is_no_mass_change():
-    judge(rule(max_changes_percent=1, max_changes=1), replace(CALM, linked=0, inserts=1_000))
+    first = replace(CALM, linked=0, inserts=1_000, updates=0, deletes=0)
+    judge(rule(max_changes_percent=1, max_changes=1), first)
+
+
+def test_overwriting_records_at_the_first_match_is_judged():
+    first = replace(CALM, linked=0, inserts=0, updates=50, deletes=0)
+    with pytest.raises(GuardStopped, match="50 changes"):
+        judge(rule(max_changes=1), first)
 
 
 def test_an_empty_source_is_refused_where_something_could_be_lost():
