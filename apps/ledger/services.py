@@ -125,9 +125,15 @@ class Refusal:
 
 
 def settle(
-    work: WorkIdentity, applied: Sequence[PlannedChange], refused: Mapping[int, Refusal]
+    work: WorkIdentity,
+    applied: Sequence[PlannedChange],
+    refused: Mapping[int, Refusal],
+    *,
+    first_links: bool = False,
 ) -> None:
     """Record the outcome of a batch: `refused` by sequence, all others are applied.
+
+    first_links: the rule had no links before this run, so none can lead elsewhere.
 
     Idempotent: settling twice leaves the same rows.
     """
@@ -146,10 +152,10 @@ def settle(
         outcome=Change.Outcome.APPLIED, settled_at=moment
     )
     written = [change for change in applied if change.sequence not in refused]
-    _settle_links(work, written)
+    _settle_links(work, written, first_links)
 
 
-def _settle_links(work: WorkIdentity, written: Sequence[PlannedChange]) -> None:
+def _settle_links(work: WorkIdentity, written: Sequence[PlannedChange], first_links: bool) -> None:
     kept = [c for c in written if c.operation != "delete"]
     gone = [
         key_hash(c.right_key)
@@ -158,11 +164,17 @@ def _settle_links(work: WorkIdentity, written: Sequence[PlannedChange]) -> None:
     ]
     for start in range(0, len(gone), 500):
         Link.objects.filter(rule_id=work.rule_id, right_hash__in=gone[start : start + 500]).delete()
-    store_links(work, ((c.left_key, c.right_key_after, c.image) for c in kept))
+    pairs = ((c.left_key, c.right_key_after, c.image) for c in kept)
+    store_links(work, pairs, first_links=first_links)
 
 
-def store_links(work: WorkIdentity, pairs: Iterable[tuple[str, str, str]]) -> None:
-    """Link left_key, right_key, image triples, or refresh the links there are."""
+def store_links(
+    work: WorkIdentity, pairs: Iterable[tuple[str, str, str]], *, first_links: bool = False
+) -> None:
+    """Link left_key, right_key, image triples, or refresh the links there are.
+
+    first_links: the rule had no links before this run, so none can lead elsewhere.
+    """
     rows = [
         (
             work.rule_id,
@@ -176,8 +188,9 @@ def store_links(work: WorkIdentity, pairs: Iterable[tuple[str, str, str]]) -> No
         )
         for left, right, image in pairs
     ]
-    if rows:
+    if rows and not first_links:
         _unlink_elsewhere(work.rule_id, {row[3]: row[4] for row in rows})
+    if rows:
         bulk_upsert(
             Link,
             (

@@ -24,7 +24,7 @@ from apps.engine.codec import decode_images, decode_keys
 from apps.ledger.models import Change
 from apps.ledger.selectors import PlannedChange, planned_changes
 from apps.ledger.services import Refusal, WorkIdentity, record_rejections, settle
-from apps.runs.models import Partition
+from apps.runs.models import Partition, Run
 from apps.runs.services.context import RunContext, load_context
 from apps.runs.services.leasing import Lease
 from apps.runs.services.rejecting import from_target
@@ -45,6 +45,8 @@ class PartitionApply:
         }
         used = {field.name: field.type for field in self.context.right.fields}
         self.types = {**self.context.unmapped, **used}
+        # The stream lane is chosen only for a rule without links.
+        self.first_links = partition.run.lane == Run.Lane.STREAM
         names = ("inserted", "updated", "deleted", "stale", "rejected", "bytes_written")
         self.counters = {name: getattr(partition, name) for name in names}
 
@@ -128,7 +130,7 @@ class PartitionApply:
             self.counters[name] += 1
         last = batch[-1].sequence
         with self.lease.transaction():
-            settle(self.work, batch, refused)
+            settle(self.work, batch, refused, first_links=self.first_links)
             record_rejections(self.work, rejected)
             self.lease.update(applied_sequence=last, **self.counters)
         self.partition.applied_sequence = last

@@ -94,7 +94,7 @@ class PartitionPlan:
             self._read_left(planner, sandbox)
             self._read_right(planner)
             summary = planner.plan()
-            self._store(planner)
+            self._store(planner, first_links=summary.linked == 0)
             self._finish(summary)
 
     def _read_left(self, planner: Planner, sandbox: Runner | Sandbox) -> None:
@@ -285,7 +285,7 @@ class PartitionPlan:
             mask = pc.and_(mask, pc.less(keys, part.upper))
         return links.filter(mask)
 
-    def _store(self, planner: Planner) -> None:
+    def _store(self, planner: Planner, *, first_links: bool) -> None:
         """Write the plan, the links of equal pairs and the planner's own rejections."""
         sequence = 1
         for batch in planner.changes(STORE_ROWS):
@@ -302,7 +302,7 @@ class PartitionPlan:
         for batch in planner.unchanged(STORE_ROWS):
             columns = [batch.column(n).to_pylist() for n in ("left_key", "right_key", "image")]
             with self.lease.transaction():
-                store_links(self.work, zip(*columns, strict=True))
+                store_links(self.work, zip(*columns, strict=True), first_links=first_links)
         for batch in planner.gone(STORE_ROWS):
             with self.lease.transaction():
                 pairs = zip(*(batch.column(n).to_pylist() for n in KEY_COLUMNS), strict=True)
