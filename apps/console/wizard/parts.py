@@ -30,6 +30,7 @@ from apps.core.admin import explain
 from apps.core.clock import now
 from apps.core.selectors import permits
 from apps.rules.schedule import next_due
+from apps.rules.selectors import drafts
 from apps.rules.services import save_draft
 from apps.runs.admin.live import live_context
 from apps.runs.models import Run
@@ -151,8 +152,10 @@ def progress(request: HttpRequest, draft_id: Any) -> HttpResponse:
 
 @require_POST
 def due_times(request: HttpRequest, draft_id: Any) -> HttpResponse:
-    """The next five runs under the schedule as typed."""
+    """The next five runs under the schedule as typed; nothing once the draft is finished."""
     require_builder(request)
+    if not drafts(request.user).filter(pk=draft_id).exists():
+        return HttpResponse(status=204)  # asked just before the page was left
     rule = draft_rule(own_draft(request, draft_id))
     form = ScheduleForm(request.POST, instance=rule)
     valid = form.is_valid()
