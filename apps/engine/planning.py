@@ -82,7 +82,7 @@ CHANGES = pa.schema(
         ("after", pa.string()),
         ("image", pa.string()),
         ("cause", pa.string()),
-        ("right_key_after", pa.string()),
+        ("key_after", pa.string()),
     ]
 )
 
@@ -282,7 +282,7 @@ class Planner:
     def changes(self, batch_rows: int = 10_000) -> Iterator[pa.Table]:
         """The planned changes (schema `CHANGES`): deletes and marks, updates, then inserts.
 
-        `right_key` addresses the record as it is now; `right_key_after` is its key afterwards.
+        `right_key` addresses the record as it is now; `key_after` is its key afterwards.
         """
         self.plan()
         for sql in (self._deletes(), self._marks(), self._updates(), self._inserts()):

@@ -105,20 +105,42 @@ class FieldMappingSpec(Spec):
         return self
 
 
+class Normalisation(StrEnum):
+    """What is evened out before two values of a match field are compared."""
+
+    TRIM = "trim"  # blanks at both ends, runs of blanks within
+    CASE = "case"
+    UNICODE = "unicode"  # compatibility forms (NFKC)
+    ACCENTS = "accents"
+    PHONE = "phone"  # digits and a leading +
+    EMAIL = "email"  # trimmed, lower case
+
+
+class MatchFieldSpec(Spec):
+    """A right field by which records that are not linked yet find each other."""
+
+    field: str
+    normalise: tuple[Normalisation, ...] = ()
+
+
 class MappingSpec(Spec):
     """How the fields of a left dataset correspond to those of a right one.
 
-    key: right fields that identify a record on both sides (the match key); each is mapped.
+    key:   right fields that identify a right record. Each is mapped, or assigned by the right side
+           on insert (then `match` is needed, or every left record is new to the right);
+    match: how unlinked records find each other; empty: by `key`.
     """
 
     left: DatasetSpec
     right: DatasetSpec
     fields: tuple[FieldMappingSpec, ...]
     key: tuple[str, ...]
+    match: tuple[MatchFieldSpec, ...] = ()
 
 
 class Direction(StrEnum):
     LEFT_TO_RIGHT = "left_to_right"
+    TWO_WAY = "two_way"
 
 
 class Delta(StrEnum):
@@ -127,11 +149,12 @@ class Delta(StrEnum):
 
 
 class DeletePolicy(StrEnum):
-    """What happens to the right record when its left one was deleted."""
+    """What happens to a record when its counterpart was deleted."""
 
     PROPAGATE = "propagate"
     MARK = "mark"
     IGNORE = "ignore"
+    APPROVE = "approve"  # wait for a person; withdrawn when the record reappears
 
 
 class LeavePolicy(StrEnum):
@@ -191,6 +214,105 @@ class Guards(Spec):
     refuse_empty_source: bool = True
 
 
+class FieldPolicy(StrEnum):
+    """Who wins where both sides changed a field to different values since the base."""
+
+    LEFT = "left"
+    RIGHT = "right"
+    NEWEST = "newest"  # by the two modification times of the rule
+    HIGHEST = "highest"
+    LOWEST = "lowest"
+    COUNTER = "counter"  # both deltas are added to the base
+    SET = "set"  # additions of both sides, removals unless the other side added; add wins
+    TEXT = "text"  # three-way merge of lines; overlapping edits ask
+    EXPRESSION = "expression"
+    ASK = "ask"
+
+
+class FieldPolicySpec(Spec):
+    """The policy of one right field.
+
+    expression: `expression`: SQL over left_value, right_value, base_value, in the field's type;
+    separator:  `set` of a text field: what stands between the members.
+    """
+
+    field: str
+    policy: FieldPolicy
+    expression: str = ""
+    separator: str = ","
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> FieldPolicySpec:
+        if self.policy is FieldPolicy.EXPRESSION and not self.expression.strip():
+            raise ValueError(f"the policy of '{self.field}' needs an expression")
+        return self
+
+
+class EditDelete(StrEnum):
+    """What happens when one side edited a record that the other deleted."""
+
+    EDIT = "edit"  # the record comes back
+    DELETE = "delete"
+    ASK = "ask"
+
+
+class Winner(StrEnum):
+    LEFT = "left"
+    RIGHT = "right"
+    NEWEST = "newest"
+    ASK = "ask"
+
+
+class Approval(StrEnum):
+    """When a plan waits for a person before it is applied."""
+
+    NEVER = "never"
+    ALWAYS = "always"
+    FIRST = "first"  # until a run of the rule has been applied
+    GUARD = "guard"  # when a guard is exceeded, instead of refusing
+
+
+class TwoWaySpec(Spec):
+    """What a two-way rule adds. Fields are right fields unless they say otherwise."""
+
+    policy: FieldPolicy = FieldPolicy.ASK  # of fields without one of their own
+    fields: tuple[FieldPolicySpec, ...] = ()
+    first_contact: Winner = Winner.ASK  # matched records that differ and have no base
+    edit_delete: EditDelete = EditDelete.EDIT
+    on_right_delete: DeletePolicy = DeletePolicy.PROPAGATE
+    left_mark_field: str = ""  # left field set where on_right_delete says mark
+    left_mark_value: str = "true"
+    left_modified: str = ""  # left field: timestamp for `newest`
+    right_modified: str = ""  # right field: timestamp for `newest`
+    minimum_gap_seconds: int = Field(1, ge=0)  # nearer times count as equal
+    tie: Winner = Winner.ASK  # `newest` with equal or missing times; not NEWEST
+    right_cursor_field: str = ""  # right field; needed for delta=cursor
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> TwoWaySpec:
+        policies = {self.policy, *(item.policy for item in self.fields)}
+        newest = FieldPolicy.NEWEST in policies or self.first_contact is Winner.NEWEST
+        if newest and not (self.left_modified and self.right_modified):
+            raise ValueError("'newest' needs left_modified and right_modified")
+        if self.policy in (FieldPolicy.EXPRESSION, FieldPolicy.SET, FieldPolicy.COUNTER):
+            raise ValueError(f"'{self.policy.value}' is a policy for single fields")
+        if self.tie is Winner.NEWEST:
+            raise ValueError("a tie of times cannot be settled by time")
+        if self.on_right_delete is DeletePolicy.MARK and not self.left_mark_field:
+            raise ValueError("on_right_delete says 'mark': name the left_mark_field that it sets")
+        names = [item.field for item in self.fields]
+        if len(names) != len(set(names)):
+            raise ValueError("a field has two policies")
+        return self
+
+    def policy_of(self, field: str) -> FieldPolicySpec:
+        """The policy that decides this right field."""
+        for item in self.fields:
+            if item.field == field:
+                return item
+        return FieldPolicySpec(field=field, policy=self.policy)
+
+
 class RuleSpec(Spec):
     """When records take part, how differences are found, and what may be written."""
 
@@ -208,11 +330,19 @@ class RuleSpec(Spec):
     max_rejections: int | None = Field(None, ge=0)
     max_rejections_percent: float | None = Field(None, ge=0, le=100)
     guards: Guards = Guards()
+    two_way: TwoWaySpec | None = None  # there if and only if direction is two_way
+    approval: Approval = Approval.NEVER
+    approval_hours: int = Field(72, ge=1)  # how long a plan waits
+    four_eyes: bool = False  # who asked for the run may not approve it
 
     @model_validator(mode="after")
     def _is_complete(self) -> RuleSpec:
+        if (self.direction is Direction.TWO_WAY) != (self.two_way is not None):
+            raise ValueError("direction 'two_way' and the settings of two_way go together")
         if self.delta is Delta.CURSOR and not self.cursor_field:
             raise ValueError("delta 'cursor' needs a cursor_field")
+        if self.two_way and self.delta is Delta.CURSOR and not self.two_way.right_cursor_field:
+            raise ValueError("a two-way rule with delta 'cursor' needs a right_cursor_field")
         marks = DeletePolicy.MARK in (self.on_delete,) or self.on_leave is LeavePolicy.MARK
         if marks and not self.mark_field:
             raise ValueError("a policy says 'mark': name the mark_field that it sets")

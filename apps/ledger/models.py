@@ -36,9 +36,14 @@ class Change(models.Model):
     class Cause(models.TextChoices):
         NEW = "new", "New record"
         CHANGED = "changed", "Values differ"
-        DELETED = "deleted", "Deleted on the left"
+        MERGED = "merged", "Both sides changed, merged"
+        OVERRULED = "overruled", "Both sides changed, this side lost"
+        DELETED = "deleted", "Deleted on the other side"
         LEFT_FILTER = "left_filter", "Left the filter"
         MARKED = "marked", "Marked as deleted"
+        REVIVED = "revived", "Edited on the other side, deleted here"
+        DECIDED = "decided", "A person decided a conflict"
+        UNDONE = "undone", "An earlier change was undone"
 
     id = models.BigAutoField(primary_key=True)
     run_id = models.UUIDField()
@@ -48,12 +53,14 @@ class Change(models.Model):
     side = models.CharField(max_length=5, choices=Side.choices, default=Side.RIGHT)
     operation = models.CharField(max_length=6, choices=Operation.choices)
     cause = models.CharField(max_length=12, choices=Cause.choices)
-    left_key = models.TextField(blank=True)
-    right_key = models.TextField()
-    right_key_after = models.TextField(blank=True)  # where the change moves the key itself
-    key_hash = models.BinaryField(max_length=16)  # of the right key
-    fields = models.TextField()  # JSON list of the right fields written
+    left_key = models.TextField(blank=True)  # empty: not known, or assigned on insert
+    right_key = models.TextField(blank=True)  # likewise
+    key_after = models.TextField(blank=True)  # where the change moves its side's key itself
+    left_hash = models.BinaryField(max_length=16, null=True)  # of the left key
+    right_hash = models.BinaryField(max_length=16, null=True)  # of the right key
+    fields = models.TextField()  # JSON list of the fields written, of the side it is written to
     sealed_images = models.BinaryField(null=True)  # image before, line feed, image after
+    sealed_base = models.BinaryField(null=True)  # patch to the link's base: left, line feed, right
     image = models.CharField(max_length=32, blank=True)  # hash of the whole record afterwards
     outcome = models.CharField(max_length=8, choices=Outcome.choices, default=Outcome.PLANNED)
     code = models.CharField(max_length=60, blank=True)
@@ -67,7 +74,8 @@ class Change(models.Model):
         ]
         indexes = [
             models.Index(fields=["run_id", "operation", "id"], name="change_by_run"),
-            models.Index(fields=["rule_id", "key_hash", "id"], name="change_by_record"),
+            models.Index(fields=["rule_id", "right_hash", "id"], name="change_by_right"),
+            models.Index(fields=["rule_id", "left_hash", "id"], name="change_by_left"),
         ]
 
     def __str__(self) -> str:
@@ -75,8 +83,9 @@ class Change(models.Model):
 
     @property
     def key_now(self) -> str:
-        """The right key once the change is applied."""
-        return self.right_key_after or self.right_key
+        """The key on the side it is written to, once the change is applied."""
+        known = self.left_key if self.side == Side.LEFT else self.right_key
+        return self.key_after or known
 
     @staticmethod
     def identity(partition_id: object, sequence: int) -> str:
@@ -116,11 +125,17 @@ def open_images(sealed: bytes | memoryview, identity: str) -> tuple[str, str]:
 
 
 class Link(models.Model):
-    """What pairs a left record with a right one, and the hash of what was last written."""
+    """What pairs a left record with a right one, and the base: how both were when they agreed.
+
+    The two images are hashes of the left view and of the right record (see decision 3); a two-way
+    rule keeps them in full as well, sealed: the left view, a line feed, the right record, the
+    latter empty where both are the same.
+    """
 
     class State(models.TextChoices):
         LIVE = "live", "Live"
         MARKED = "marked", "Marked as deleted"
+        HELD = "held", "Held after an undo"  # as it is, until a side differs from its image
 
     id = models.BigAutoField(primary_key=True)
     rule_id = models.UUIDField()
@@ -128,7 +143,9 @@ class Link(models.Model):
     right_key = models.TextField()
     left_hash = models.BinaryField(max_length=16)
     right_hash = models.BinaryField(max_length=16)
-    image = models.CharField(max_length=32)
+    left_image = models.CharField(max_length=32, blank=True)
+    right_image = models.CharField(max_length=32, blank=True)
+    sealed_base = models.BinaryField(null=True)
     state = models.CharField(max_length=6, choices=State.choices, default=State.LIVE)
     run_id = models.UUIDField()  # the run that last touched it
 
@@ -140,6 +157,71 @@ class Link(models.Model):
 
     def __str__(self) -> str:
         return f"{self.left_key} ↔ {self.right_key}"
+
+
+class Conflict(BaseModel):
+    """A record that waits for a person. One row per rule, pair of keys and kind.
+
+    A run that meets the same conflict again refreshes it; one that does not withdraws it. A
+    decision holds for exactly the values that the person saw (`seen`).
+    """
+
+    class Kind(models.TextChoices):
+        FIELDS = "fields", "Both sides changed the same fields"
+        EDIT_DELETE = "edit_delete", "Edited here, deleted there"
+        FIRST_CONTACT = "first_contact", "Matched, but they differ"
+        MATCH = "match", "More than one record matches"
+        UNIQUE = "unique", "A value is taken by another record"
+        DELETE = "delete", "A deletion waits for approval"
+        IN_DOUBT = "in_doubt", "Nobody knows whether it was written"
+
+    class State(models.TextChoices):
+        OPEN = "open", "Open"
+        DECIDED = "decided", "Decided, not written yet"
+        RESOLVED = "resolved", "Resolved"
+        WITHDRAWN = "withdrawn", "No longer a conflict"
+
+    rule_id = models.UUIDField()
+    run_id = models.UUIDField()  # the run that last met it
+    first_run_id = models.UUIDField()
+    partition_id = models.UUIDField(null=True)
+    kind = models.CharField(max_length=13, choices=Kind.choices)
+    state = models.CharField(max_length=9, choices=State.choices, default=State.OPEN)
+    left_key = models.TextField(blank=True)
+    right_key = models.TextField(blank=True)
+    left_hash = models.BinaryField(max_length=16, null=True)
+    right_hash = models.BinaryField(max_length=16, null=True)
+    identity_hash = models.BinaryField(max_length=16)  # of kind and both keys
+    fields = models.TextField()  # JSON list of the right fields that are open
+    seen = models.CharField(max_length=32)  # hash of both sides' values, as shown to people
+    sealed_left = models.BinaryField(null=True)  # left view as JSON; NULL: no record
+    sealed_right = models.BinaryField(null=True)  # right record as JSON; NULL: no record
+    sealed_base = models.BinaryField(null=True)  # as `Link.sealed_base`; NULL: no base
+    sealed_candidates = models.BinaryField(null=True)  # `match`: JSON list of further keys
+    left_changed_at = models.DateTimeField(null=True)  # by the sides' own modification times
+    right_changed_at = models.DateTimeField(null=True)
+    sealed_decision = models.BinaryField(null=True)  # see `services.decide`
+    decided_seen = models.CharField(max_length=32, blank=True)  # `seen` when it was decided
+    decided_by_id = models.BigIntegerField(null=True)
+    decided_at = models.DateTimeField(null=True)
+    note = models.CharField(max_length=255, blank=True)
+    resolved_at = models.DateTimeField(null=True)
+    resolved_run_id = models.UUIDField(null=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        permissions = [("decide_conflict", "Can decide conflicts")]
+        constraints = [
+            models.UniqueConstraint(fields=["rule_id", "identity_hash"], name="one_conflict")
+        ]
+        indexes = [
+            models.Index(fields=["state", "rule_id", "-created_at"], name="conflict_by_state"),
+            models.Index(fields=["rule_id", "left_hash"], name="conflict_by_left"),
+            models.Index(fields=["rule_id", "right_hash"], name="conflict_by_right"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()}: {self.left_key or self.right_key}"
 
 
 class Rejection(BaseModel):

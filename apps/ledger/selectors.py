@@ -54,7 +54,7 @@ def change_page(
         found = found.filter(outcome=outcome)
     if search_key:
         texts = _key_candidates(search_key)
-        found = found.filter(key_hash__in=[key_hash(text) for text in texts])
+        found = found.filter(right_hash__in=[key_hash(text) for text in texts])
     if after_id is not None:
         found = found.filter(id__gt=after_id)
     return list(found.order_by("id")[:limit])
@@ -81,7 +81,7 @@ class PlannedChange:
     operation: str
     left_key: str
     right_key: str
-    right_key_after: str
+    key_after: str
     fields: tuple[str, ...]
     before: str
     after: str
@@ -104,7 +104,7 @@ def planned_changes(partition_id: UUID, after_sequence: int, limit: int) -> list
             "operation",
             "left_key",
             "right_key",
-            "right_key_after",
+            "key_after",
             "fields",
             "sealed_images",
             "image",

@@ -48,8 +48,9 @@ CHANGE_COLUMNS = (
     "cause",
     "left_key",
     "right_key",
-    "right_key_after",
-    "key_hash",
+    "key_after",
+    "left_hash",
+    "right_hash",
     "fields",
     "sealed_images",
     "image",
@@ -74,7 +75,7 @@ def _change_rows(work: WorkIdentity, batch: pa.Table, first: int) -> Iterator[Se
             "cause",
             "left_key",
             "right_key",
-            "right_key_after",
+            "key_after",
             "fields",
             "before",
             "after",
@@ -95,6 +96,7 @@ def _change_rows(work: WorkIdentity, batch: pa.Table, first: int) -> Iterator[Se
             left_key or "",
             right_key,
             key_after if key_after and key_after != right_key else "",
+            key_hash(left_key) if left_key else None,
             key_hash(right_key),
             orjson.dumps(fields).decode(),
             seal_images(before, after, Change.identity(partition, sequence)),
@@ -160,11 +162,11 @@ def _settle_links(work: WorkIdentity, written: Sequence[PlannedChange], first_li
     gone = [
         key_hash(c.right_key)
         for c in written
-        if c.operation == "delete" or c.right_key_after != c.right_key
+        if c.operation == "delete" or c.key_after != c.right_key
     ]
     for start in range(0, len(gone), 500):
         Link.objects.filter(rule_id=work.rule_id, right_hash__in=gone[start : start + 500]).delete()
-    pairs = ((c.left_key, c.right_key_after, c.image) for c in kept)
+    pairs = ((c.left_key, c.key_after, c.image) for c in kept)
     store_links(work, pairs, first_links=first_links)
 
 
@@ -182,6 +184,7 @@ def store_links(
             right,
             key_hash(left),
             key_hash(right),
+            "",
             image or "",
             Link.State.LIVE.value,
             work.run_id,
@@ -199,12 +202,13 @@ def store_links(
                 "right_key",
                 "left_hash",
                 "right_hash",
-                "image",
+                "left_image",
+                "right_image",
                 "state",
                 "run_id",
             ),
             ("rule_id", "right_hash"),
-            ("left_key", "left_hash", "image", "state", "run_id"),
+            ("left_key", "left_hash", "right_image", "state", "run_id"),
             rows,
         )
 

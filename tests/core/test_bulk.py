@@ -23,14 +23,24 @@ from config.environment import BASE_DIR
 from tests.services_under_test import SERVICES
 
 RULE, RUN = uuid4(), uuid4()
-COLUMNS = ["rule_id", "left_key", "right_key", "left_hash", "right_hash", "image", "state"]
-COLUMNS += ["run_id"]
+COLUMNS = ["rule_id", "left_key", "right_key", "left_hash", "right_hash", "left_image"]
+COLUMNS += ["right_image", "state", "run_id"]
 EXTREMES = "tab\t line\n return\r backslash \\ \\N quote ' \" nul-free ünïcödé 🐢 '); --"
 
 
-def _link(number: int, *, left_key: str = "", image: str = "i") -> tuple[object, ...]:
+def _link(number: int, *, left_key: str = "", right_image: str = "i") -> tuple[object, ...]:
     digest = number.to_bytes(16, "big")
-    return (RULE, left_key or f"l{number}", f"r{number}", digest, digest, image, "live", RUN)
+    return (
+        RULE,
+        left_key or f"l{number}",
+        f"r{number}",
+        digest,
+        digest,
+        "",
+        right_image,
+        "live",
+        RUN,
+    )
 
 
 @pytest.mark.django_db
@@ -87,22 +97,22 @@ def test_a_generator_of_many_rows_is_taken():
 @pytest.mark.django_db
 def test_no_rows_are_no_error():
     bulk_insert(Link, COLUMNS, [])
-    bulk_upsert(Link, COLUMNS, ["rule_id", "right_hash"], ["image"], [])
+    bulk_upsert(Link, COLUMNS, ["rule_id", "right_hash"], ["right_image"], [])
 
     assert not Link.objects.exists()
 
 
 @pytest.mark.django_db
 def test_an_upsert_changes_only_the_named_columns_of_rows_that_clash():
-    bulk_insert(Link, COLUMNS, [_link(1, left_key="kept", image="old")])
+    bulk_insert(Link, COLUMNS, [_link(1, left_key="kept", right_image="old")])
     before = Link.objects.get()
 
-    rows = [_link(1, left_key="ignored", image="new"), _link(2, image="new")]
-    bulk_upsert(Link, COLUMNS, ["rule_id", "right_hash"], ["image"], rows)
+    rows = [_link(1, left_key="ignored", right_image="new"), _link(2, right_image="new")]
+    bulk_upsert(Link, COLUMNS, ["rule_id", "right_hash"], ["right_image"], rows)
 
     first, second = Link.objects.order_by("right_key")
-    assert (first.pk, first.left_key, first.image) == (before.pk, "kept", "new")
-    assert (second.left_key, second.image) == ("l2", "new")
+    assert (first.pk, first.left_key, first.right_image) == (before.pk, "kept", "new")
+    assert (second.left_key, second.right_image) == ("l2", "new")
 
 
 @pytest.mark.django_db
@@ -110,10 +120,14 @@ def test_two_upserts_in_one_transaction():
     with transaction.atomic():
         for image in ("first", "second"):
             bulk_upsert(
-                Link, COLUMNS, ["rule_id", "right_hash"], ["image"], [_link(1, image=image)]
+                Link,
+                COLUMNS,
+                ["rule_id", "right_hash"],
+                ["right_image"],
+                [_link(1, right_image=image)],
             )
 
-    assert Link.objects.get().image == "second"
+    assert Link.objects.get().right_image == "second"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -126,11 +140,11 @@ def test_rows_that_clash_leave_nothing_behind():
 
 @pytest.mark.django_db(transaction=True)
 def test_an_upsert_outside_a_transaction_is_all_or_nothing():
-    bulk_upsert(Link, COLUMNS, ["rule_id", "right_hash"], ["image"], [_link(1)])
+    bulk_upsert(Link, COLUMNS, ["rule_id", "right_hash"], ["right_image"], [_link(1)])
     broken = [_link(2), (RULE, None, *_link(3)[2:])]
 
     with pytest.raises(IntegrityError):
-        bulk_upsert(Link, COLUMNS, ["rule_id", "right_hash"], ["image"], broken)
+        bulk_upsert(Link, COLUMNS, ["rule_id", "right_hash"], ["right_image"], broken)
 
     assert list(Link.objects.values_list("right_key", flat=True)) == ["r1"]
 

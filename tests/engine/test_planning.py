@@ -345,7 +345,7 @@ def test_a_changed_key_moves_the_linked_record(planner):
     plan.add_links(links((1, "a")))
     plan.plan()
     (change,) = rows_of(plan.changes())
-    assert (change["right_key"], change["right_key_after"]) == (rk("a"), rk("b"))
+    assert (change["right_key"], change["key_after"]) == (rk("a"), rk("b"))
     assert json.loads(change["after"]) == {"code": "b"}
 
 
@@ -378,7 +378,7 @@ def test_a_key_freed_by_a_deleted_record_is_taken_in_the_next_plan(planner, comp
     following.add_links(links((2, "b")))
     following.plan()
     (change,) = rows_of(following.changes())
-    assert (change["operation"], change["right_key_after"]) == ("update", rk("a"))
+    assert (change["operation"], change["key_after"]) == ("update", rk("a"))
 
 
 def test_a_linked_record_that_vanished_is_inserted_again(planner):
@@ -721,8 +721,8 @@ def applied(rights, pairs, changes, unchanged, gone):
             after = json.loads(change["after"])
             if "x" in after and after["x"] is not None:
                 after["x"] = float(after["x"])
-            table[change["right_key_after"]] = {**before, **after}
-            linked[change["right_key_after"]] = change["left_key"]
+            table[change["key_after"]] = {**before, **after}
+            linked[change["key_after"]] = change["left_key"]
     for row in unchanged:
         linked = {r: n for r, n in linked.items() if n != row["left_key"]}
         linked[row["right_key"]] = row["left_key"]

@@ -45,7 +45,7 @@ class ChangeAdmin(ReadOnlyAdmin):
         """By the whole key, through its hash: a part of a key would read the whole table."""
         if search_term:
             texts = (search_term.strip(), key_text([search_term.strip()]))
-            queryset = queryset.filter(key_hash__in=[key_hash(text) for text in texts])
+            queryset = queryset.filter(right_hash__in=[key_hash(text) for text in texts])
         return queryset, False
 
     def chips(self, request: HttpRequest) -> list[Chip]:
@@ -89,7 +89,7 @@ class ChangeAdmin(ReadOnlyAdmin):
         change = self.object_or_404(request, object_id)
         run = Run.objects.filter(pk=change.run_id).select_related("rule__mapping__right").first()
         earlier = self.get_queryset(request).filter(
-            rule_id=change.rule_id, key_hash=change.key_hash, id__lt=change.pk
+            rule_id=change.rule_id, right_hash=change.right_hash, id__lt=change.pk
         )
         return self.render_page(
             request,

@@ -325,7 +325,8 @@ class RulePolicies(Section):
 
     def spec(self) -> RuleSpec:
         """Raises pydantic's ValidationError for contradictions."""
-        facts = {name: getattr(self, name) for name in RuleSpec.model_fields}
+        said = type(self).model_fields
+        facts = {name: getattr(self, name) for name in RuleSpec.model_fields if name in said}
         guards = Guards(**self.guards.model_dump())
         return RuleSpec(**{**facts, "guards": guards, "checks": self.check_specs()})
 
