@@ -8,6 +8,7 @@ from apps.core.admin.base import (
     BaseStackedInline,
     BaseTabularInline,
     Chip,
+    HistoryAdmin,
     NextStep,
     ReadOnlyAdmin,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "BaseStackedInline",
     "BaseTabularInline",
     "Chip",
+    "HistoryAdmin",
     "InfinitePaginator",
     "NextStep",
     "ObjectAction",

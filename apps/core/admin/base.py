@@ -13,6 +13,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
+from simple_history.admin import SimpleHistoryAdmin
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from unfold.widgets import UnfoldAdminExpandableTextareaWidget
 
@@ -192,6 +193,28 @@ class ReadOnlyAdmin(BaseAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+class HistoryAdmin(SimpleHistoryAdmin, BaseAdmin):  # type: ignore[misc]
+    """Shows the versions of an object as simple-history keeps them, and never writes one back.
+
+    The library's page of one version saves what is posted to it after asking for the right to
+    look only, whatever `SIMPLE_HISTORY_REVERT_DISABLED` says: that setting hides the button.
+    """
+
+    def history_form_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        version_id: str,
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        page: HttpResponse = super().history_form_view(
+            request, object_id, version_id, extra_context
+        )
+        return page
 
 
 class BaseTabularInline(TabularInline):  # type: ignore[misc]

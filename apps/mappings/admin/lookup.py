@@ -7,10 +7,9 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Count
 from django.http import HttpRequest
-from simple_history.admin import SimpleHistoryAdmin
 from unfold.decorators import display
 
-from apps.core.admin import BaseAdmin, BaseTabularInline, NextStep
+from apps.core.admin import BaseTabularInline, HistoryAdmin, NextStep
 from apps.core.templatetags.lockstep import ago
 from apps.mappings.models import LookupEntry, LookupTable
 
@@ -23,7 +22,7 @@ class LookupEntryInline(BaseTabularInline):
 
 
 @admin.register(LookupTable)
-class LookupTableAdmin(SimpleHistoryAdmin, BaseAdmin):
+class LookupTableAdmin(HistoryAdmin):
     """Tables that expressions use as lookup('name', value)."""
 
     list_display = ("name", "description", "entry_count", "changed")

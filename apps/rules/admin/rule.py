@@ -10,12 +10,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
-from simple_history.admin import SimpleHistoryAdmin
 from unfold.decorators import display
 
 from apps.core.admin import (
-    BaseAdmin,
     Chip,
+    HistoryAdmin,
     NextStep,
     ObjectAction,
     ServiceErrorsMixin,
@@ -53,7 +52,7 @@ class RuleForm(ServiceForm):
 
 
 @admin.register(Rule)
-class RuleAdmin(ServiceErrorsMixin, SimpleHistoryAdmin, BaseAdmin):
+class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
     """When and how mappings are kept in step."""
 
     form = RuleForm
