@@ -12,6 +12,7 @@ from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from apps.accounts.models import User
+from apps.accounts.selectors import has_no_more_rights
 from apps.core.admin import BaseAdmin, NextStep
 from apps.core.templatetags.lockstep import ago, status
 
@@ -54,6 +55,15 @@ class PersonAdmin(UserAdmin, BaseAdmin):  # type: ignore[type-arg]
             return ()
         return ("is_superuser", "is_staff", "groups", "user_permissions")
 
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whoever sets a person's password can sign in as that person, with all of its rights."""
+        allowed: bool = super().has_change_permission(request, obj)
+        return allowed and (obj is None or has_no_more_rights(obj, request.user))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        allowed: bool = super().has_delete_permission(request, obj)
+        return allowed and (obj is None or has_no_more_rights(obj, request.user))
+
     @display(description="Name")
     def full_name(self, user: User) -> str:
         return user.get_full_name() or "–"
@@ -82,6 +92,11 @@ class RoleAdmin(GroupAdmin, BaseAdmin):  # type: ignore[type-arg]
     """Roles: named sets of permissions."""
 
     list_display = ("name",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Only an administrator says what a role may do: people would widen their own."""
+        return () if request.user.is_superuser else ("permissions",)
+
     nothing_yet = NextStep(
         "No roles yet. A role gathers permissions, such as running rules without changing them.",
         "Add a role",
