@@ -93,6 +93,33 @@ def test_what_the_service_refuses_is_shown_in_the_form(pair, changes, field):
     assert pair.rule.versions.count() == 1
 
 
+def test_who_may_change_a_rule_keeps_its_checks(pair):
+    """Checks have no rights of their own: a table that is not shown would come back empty."""
+    check = {"name": "named", "kind": "required", "field": "full_name", "severity": "reject"}
+    signed_in(administrator()).post(change_url(pair.rule), posted(pair.rule, [check]))
+    client = signed_in(person("operator", "rules.view_rule", "rules.change_rule"))
+
+    shown = client.get(change_url(pair.rule)).context["inline_admin_formsets"]
+    assert [form.instance.name for form in shown[0].formset.initial_forms] == ["named"]
+    stored = {**check, "id": str(pair.rule.checks.get().pk), "rule": str(pair.rule.pk)}
+    changes = {"checks-INITIAL_FORMS": "1", "description": "changed"}
+    client.post(change_url(pair.rule), posted(pair.rule, [stored], **changes))
+
+    pair.rule.refresh_from_db()
+    assert pair.rule.description == "changed"
+    assert [found.name for found in pair.rule.checks.all()] == ["named"]
+
+
+def test_who_may_only_look_at_rules_sees_their_checks(pair):
+    check = {"name": "named", "kind": "required", "field": "full_name", "severity": "reject"}
+    signed_in(administrator()).post(change_url(pair.rule), posted(pair.rule, [check]))
+
+    client = signed_in(person("support", "rules.view_rule"))
+
+    assert "named" in client.get(change_url(pair.rule)).content.decode()
+    assert client.post(change_url(pair.rule), posted(pair.rule)).status_code == 403
+
+
 def test_dry_run_leads_to_its_run(pair):
     answer = signed_in(administrator()).post(do_url(pair.rule, "dry-run"))
     run = Run.objects.get()
