@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models
 
 from apps.core.models import PlatformState
@@ -33,6 +33,14 @@ def scoped(
 ) -> models.QuerySet[M]:
     """The rows of `queryset` that `actor` may apply `action` to; nothing by default."""
     return queryset if permits(actor, queryset.model, action) else queryset.none()
+
+
+def by_id(queryset: models.QuerySet[M], text: str | None) -> M | None:
+    """The row with the id that somebody typed or sent, None where it is no id at all."""
+    try:
+        return queryset.filter(pk=text).first() if text else None
+    except (ValidationError, ValueError):
+        return None
 
 
 def require(

@@ -149,6 +149,42 @@ def test_who_may_only_look_changes_nothing(pair):
 
 
 @pytest.mark.django_db(transaction=True)
+def test_no_version_is_written_back(pair):
+    """The history library's page saves what is posted to it, to whoever may look."""
+    for model_admin in model_admins():
+        if not hasattr(model_admin, "history_form_view"):
+            continue
+        obj = model_admin.model._default_manager.first()
+        kept = obj.history.count()
+        place = (obj.pk, obj.history.first().pk)
+        address = reverse(f"admin:{model_admin.url_name('simple_history')}", args=place)
+        typed = {"name": "typed", "description": "typed"}
+        for user in (viewer(f"looks at {model_admin.opts.model_name}"), administrator(str(obj.pk))):
+            assert signed_in(user).get(address).status_code == 200, address
+            assert signed_in(user).post(address, typed).status_code == 405, address
+        assert obj.history.count() == kept, address
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_address_that_makes_no_sense_is_no_error_of_ours(pair):
+    run = Run.objects.first()
+    client = signed_in(administrator())
+    mapping, source = "admin:mappings_mapping_", "admin:sources_source_"
+    for after in ("%C2%B2", "9" * 40, "x"):
+        for page in ("changes", "live"):
+            address = reverse(f"admin:runs_run_{page}", args=(run.pk,))
+            assert client.get(f"{address}?after={after}").status_code in (200, 286), after
+    assert client.get(reverse(f"{mapping}add") + "?left=x&right=y").status_code == 200
+    for name, fields in {
+        f"{mapping}preview": {"left_dataset": "x"},
+        f"{mapping}suggest": {"left_dataset": ""},
+        f"{mapping}create_target": {"left": "x"},
+        f"{source}test": {"source_id": "x"},
+    }.items():
+        assert client.post(reverse(name), fields).status_code == 404, name
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_get_changes_nothing(pair):
     client = signed_in(administrator())
     for model_admin, action in object_actions():

@@ -7,8 +7,8 @@ from typing import Any
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.views.decorators.http import require_POST
@@ -18,7 +18,7 @@ from unfold.decorators import display
 from apps.connectors.errors import LockstepError
 from apps.connectors.registry import connector_class
 from apps.core.admin import BaseAdmin, NextStep, explain
-from apps.core.selectors import permits
+from apps.core.selectors import by_id, permits
 from apps.core.templatetags.lockstep import ago
 from apps.mappings import services
 from apps.mappings.admin.editor import Editor, add_suggestions, editor_for, posted_editor
@@ -98,8 +98,8 @@ class MappingAdmin(BaseAdmin):
         if not self.has_add_permission(request):
             raise PermissionDenied
         known = datasets(request.user).filter(missing_since=None)
-        left = known.filter(pk=request.GET.get("left") or None).first()
-        right = known.filter(pk=request.GET.get("right") or None).first()
+        left = by_id(known, request.GET.get("left"))
+        right = by_id(known, request.GET.get("right"))
         if left is None or right is None:
             return self._choose_page(request, left)
         mapping = Mapping(left=left, right=right, name=f"{left.name} to {right.name}")
@@ -190,8 +190,10 @@ class MappingAdmin(BaseAdmin):
 
     def _posted(self, request: HttpRequest) -> Editor:
         known = datasets(request.user)
-        left = get_object_or_404(known, pk=request.POST.get("left_dataset"))
-        right = get_object_or_404(known, pk=request.POST.get("right_dataset"))
+        left = by_id(known, request.POST.get("left_dataset"))
+        right = by_id(known, request.POST.get("right_dataset"))
+        if left is None or right is None:
+            raise Http404("one of the datasets is not there, or not for you")
         return posted_editor(left, right, request.POST)
 
     def preview_view(self, request: HttpRequest) -> HttpResponse:
@@ -219,8 +221,10 @@ class MappingAdmin(BaseAdmin):
         """Create the right dataset after the left one's shape, then go on to the editor."""
         if not (permits(request.user, Dataset, "add") and self.has_add_permission(request)):
             raise PermissionDenied
-        left = get_object_or_404(datasets(request.user), pk=request.POST.get("left"))
-        source = get_object_or_404(sources(request.user), pk=request.POST.get("source"))
+        left = by_id(datasets(request.user), request.POST.get("left"))
+        source = by_id(sources(request.user), request.POST.get("source"))
+        if left is None or source is None:
+            raise Http404("the dataset or the source is not there, or not for you")
         add = reverse("admin:mappings_mapping_add")
         name = request.POST.get("name", "").strip() or left.name
         naming = "snake_case" if request.POST.get("naming") == "snake_case" else "same"

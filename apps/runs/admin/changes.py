@@ -56,7 +56,7 @@ def changes_context(run: Run, params: Mapping[str, str], actor: Any) -> dict[str
         operation=operation,
         outcome=outcome,
         search_key=params.get("key", "").strip(),
-        after_id=int(after) if after.isdigit() else None,
+        after_id=int(after) if after.isdecimal() else None,
         limit=PAGE + 1,
     )
     shown = page[:PAGE]

@@ -135,7 +135,7 @@ class RunAdmin(ReadOnlyAdmin):
         """The part that changes while a run goes on; status 286 ends the asking."""
         run = self._run(request, run_id)
         after = request.GET.get("after", "")
-        context = {"run": run, **live_context(run, int(after) if after.isdigit() else 0)}
+        context = {"run": run, **live_context(run, int(after) if after.isdecimal() else 0)}
         response = render(request, "lockstep/runs/live_update.html", context)
         if not run.is_active:
             response.status_code = STOP_POLLING

@@ -7,8 +7,8 @@ from typing import Any
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Count
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.views.decorators.http import require_POST
@@ -18,7 +18,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 from apps.connectors.errors import ConfigurationError
 from apps.connectors.registry import connector_class, connector_names
 from apps.core.admin import BaseAdmin, NextStep, ObjectAction, ServiceErrorsMixin
-from apps.core.selectors import permits
+from apps.core.selectors import by_id, permits
 from apps.core.templatetags.lockstep import ago, status
 from apps.rules.models import Rule
 from apps.sources import services
@@ -186,7 +186,9 @@ class SourceAdmin(ServiceErrorsMixin, BaseAdmin):
             if not permits(request.user, Source, "add"):
                 raise PermissionDenied
             return None
-        source = get_object_or_404(sources(request.user, "change"), pk=pk)
+        source = by_id(sources(request.user, "change"), pk)
+        if source is None:
+            raise Http404("no source with this id, or not for you")
         if not permits(request.user, Source, "check"):
             raise PermissionDenied
         return source
