@@ -20,6 +20,12 @@ class Mapping(BaseModel):
     key = models.JSONField(
         default=list, help_text="Right fields that identify a record on both sides."
     )
+    match = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="How records that are not linked yet find each other: right fields, each with "
+        "what is evened out before values are compared. Empty: by the key.",
+    )  # [{"field": right field, "normalise": [names of engine.spec.Normalisation]}]
     description = models.TextField(blank=True)
     history = HistoricalRecords()
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from django.db.models import QuerySet
 
 from apps.core.selectors import scoped
-from apps.engine.spec import DatasetSpec, FieldMappingSpec, MappingSpec
+from apps.engine.spec import DatasetSpec, FieldMappingSpec, MappingSpec, MatchFieldSpec
 from apps.mappings.models import LookupEntry, LookupTable, Mapping, MappingVersion
 
 LINK_PREFIX = "link:"
@@ -35,6 +35,7 @@ def mapping_spec(mapping: Mapping) -> MappingSpec:
         left=DatasetSpec.of(mapping.left.schema()),
         right=DatasetSpec.of(mapping.right.schema()),
         key=tuple(mapping.key),
+        match=tuple(MatchFieldSpec.model_validate(item) for item in mapping.match),
         fields=tuple(
             FieldMappingSpec(
                 right=row.right,

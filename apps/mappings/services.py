@@ -19,7 +19,7 @@ from django.db import transaction
 from apps.connectors.base import ReadRequest
 from apps.connectors.errors import ConfigurationError
 from apps.core.selectors import permits, require
-from apps.engine.spec import FieldMappingSpec, MappingSpec, RuleSpec
+from apps.engine.spec import FieldMappingSpec, MappingSpec, MatchFieldSpec, RuleSpec
 from apps.engine.suggest import Suggestion, propose_right, suggest_pairs
 from apps.engine.transform import compile_transform
 from apps.mappings.models import FieldMapping, LookupEntry, LookupTable, Mapping, MappingVersion
@@ -70,10 +70,11 @@ def save_mapping(
     mapping: Mapping,
     fields: Sequence[FieldMappingSpec],
     key: Sequence[str],
+    match: Sequence[MatchFieldSpec] = (),
     *,
     actor: User | None,
 ) -> MappingVersion:
-    """Store a mapping with exactly these field mappings, and publish it.
+    """Store a mapping with exactly these field mappings, key and match fields, and publish it.
 
     Raises ConfigurationError naming the field, or PermissionDenied.
     """
@@ -85,6 +86,7 @@ def save_mapping(
         [text for spec in fields for text in (spec.to_right, spec.to_left)],
     )
     mapping.key = list(key)
+    mapping.match = [item.model_dump(mode="json") for item in match]
     mapping.save()
     for position, spec in enumerate(fields):
         row = known.pop(spec.right, None) or FieldMapping(mapping=mapping, right=spec.right)

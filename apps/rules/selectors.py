@@ -12,8 +12,8 @@ from django.db.models import QuerySet
 
 from apps.connectors.errors import ConfigurationError
 from apps.core.selectors import scoped
-from apps.engine.spec import CheckKind, CheckSpec, Guards, RuleSpec
-from apps.rules.models import Check, Rule, RuleVersion, SyncDraft
+from apps.engine.spec import CheckKind, CheckSpec, FieldPolicySpec, Guards, RuleSpec, TwoWaySpec
+from apps.rules.models import Check, FieldPolicy, Rule, RuleVersion, SyncDraft
 
 
 def rules(actor: Any, action: str = "view") -> QuerySet[Rule]:
@@ -49,6 +49,26 @@ def check_spec(check: Check) -> CheckSpec:
     )
 
 
+def field_policy_spec(row: FieldPolicy) -> FieldPolicySpec:
+    return FieldPolicySpec(
+        field=row.field, policy=row.policy, expression=row.expression, separator=row.separator
+    )
+
+
+TWO_WAY_COLUMNS = tuple(name for name in TwoWaySpec.model_fields if name != "fields")
+"""Columns of a rule that say what its TwoWaySpec says, under the same names."""
+
+
+def two_way_spec(rule: Rule) -> TwoWaySpec | None:
+    """What a two-way rule says beside the rest; None for other directions."""
+    if rule.direction != Rule.Direction.TWO_WAY:
+        return None
+    return TwoWaySpec(
+        **{name: getattr(rule, name) for name in TWO_WAY_COLUMNS},
+        fields=tuple(field_policy_spec(row) for row in rule.field_policies.all()),
+    )
+
+
 def rule_spec(rule: Rule) -> RuleSpec:
     """What the rule says now. Raises pydantic's ValidationError for contradictions."""
     return RuleSpec(
@@ -72,6 +92,10 @@ def rule_spec(rule: Rule) -> RuleSpec:
             max_changes_percent=rule.max_changes_percent,
             refuse_empty_source=rule.refuse_empty_source,
         ),
+        two_way=two_way_spec(rule),
+        approval=rule.approval,
+        approval_hours=rule.approval_hours,
+        four_eyes=rule.four_eyes,
     )
 
 

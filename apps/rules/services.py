@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from apps.connectors.errors import ConfigurationError
 from apps.core.clock import now
 from apps.core.selectors import require
-from apps.engine.spec import CheckSpec, RuleSpec
+from apps.engine.spec import CheckSpec, FieldPolicySpec, RuleSpec
 from apps.engine.transform import compile_transform
 from apps.mappings.selectors import (
     LINK_PREFIX,
@@ -26,9 +26,9 @@ from apps.mappings.selectors import (
 )
 from apps.mappings.services import content_digest, require_author
 from apps.mappings.services import publish as publish_mapping
-from apps.rules.models import Check, Rule, RuleVersion, SyncDraft
+from apps.rules.models import Check, FieldPolicy, Rule, RuleVersion, SyncDraft
 from apps.rules.schedule import validate_schedule
-from apps.rules.selectors import drafts, in_dependency_order, rule_spec, rules
+from apps.rules.selectors import drafts, field_policy_spec, in_dependency_order, rule_spec, rules
 
 if TYPE_CHECKING:
     from apps.accounts.models import User
@@ -44,14 +44,26 @@ def spec_of(rule: Rule) -> RuleSpec:
 
 
 @transaction.atomic
-def save_rule(rule: Rule, checks: Sequence[CheckSpec], *, actor: User | None) -> RuleVersion:
-    """Store a rule with exactly these checks, and publish it.
+def save_rule(
+    rule: Rule,
+    checks: Sequence[CheckSpec],
+    policies: Sequence[FieldPolicySpec] = (),
+    *,
+    actor: User | None,
+) -> RuleVersion:
+    """Store a rule with exactly these checks and field policies, and publish it.
 
     Raises ConfigurationError naming what is wrong, or PermissionDenied.
     """
     require(actor, rules, "save", rule)
-    known = {check.name: check for check in rule.checks.all()} if rule.created_at else {}
     rule.save()
+    _store_checks(rule, checks)
+    _store_policies(rule, policies)
+    return publish(rule, actor=actor)
+
+
+def _store_checks(rule: Rule, checks: Sequence[CheckSpec]) -> None:
+    known = {check.name: check for check in rule.checks.all()}
     for position, spec in enumerate(checks):
         check = known.pop(spec.name, None) or Check(rule=rule, name=spec.name)
         check.position = position
@@ -60,7 +72,18 @@ def save_rule(rule: Rule, checks: Sequence[CheckSpec], *, actor: User | None) ->
         check.save()
     for check in known.values():
         check.delete()
-    return publish(rule, actor=actor)
+
+
+def _store_policies(rule: Rule, policies: Sequence[FieldPolicySpec]) -> None:
+    known = {row.field: row for row in rule.field_policies.all()}
+    for spec in policies:
+        row = known.pop(spec.field, None) or FieldPolicy(rule=rule, field=spec.field)
+        if row.created_at is None or field_policy_spec(row) != spec:
+            row.policy, row.expression = spec.policy.value, spec.expression
+            row.separator = spec.separator
+            row.save()
+    for row in known.values():
+        row.delete()
 
 
 def validate_rule(rule: Rule) -> None:

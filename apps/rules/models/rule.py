@@ -1,22 +1,28 @@
-"""When and how a mapping is kept in step. Versions are immutable; runs are pinned to one."""
+"""The rule that people edit: when and how a mapping is kept in step."""
 
 from __future__ import annotations
 
-from django.conf import settings
+from typing import TYPE_CHECKING
+
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from simple_history.models import HistoricalRecords
 
 from apps.core.models import BaseModel
-from apps.engine.spec import RuleSpec
-from apps.mappings.models import Mapping, MappingVersion
+from apps.mappings.models import Mapping
+from apps.rules.models.approval import ApprovalSettings
+from apps.rules.models.two_way import TwoWaySettings
+
+if TYPE_CHECKING:
+    from apps.rules.models.version import RuleVersion
 
 
-class Rule(BaseModel):
+class Rule(TwoWaySettings, ApprovalSettings, BaseModel):
     """The rule that people edit; `services.publish` turns it into a version."""
 
     class Direction(models.TextChoices):
         LEFT_TO_RIGHT = "left_to_right", "Left → right"
+        TWO_WAY = "two_way", "Left ↔ right"
 
     class Delta(models.TextChoices):
         FULL = "full", "Full: compare everything"
@@ -26,6 +32,7 @@ class Rule(BaseModel):
         PROPAGATE = "propagate", "Delete the right record"
         MARK = "mark", "Mark the right record"
         IGNORE = "ignore", "Leave the right record"
+        APPROVE = "approve", "Ask before the right record is deleted"
 
     class OnLeave(models.TextChoices):
         KEEP = "keep", "Leave the right record"
@@ -127,89 +134,3 @@ class Rule(BaseModel):
     @property
     def current_version(self) -> RuleVersion | None:
         return self.versions.order_by("-number").first()
-
-
-class Check(BaseModel):
-    """A condition on the record as it would be written."""
-
-    class Kind(models.TextChoices):
-        TYPE = "type", "Has a type"
-        REQUIRED = "required", "Is there"
-        PATTERN = "pattern", "Matches a pattern"
-        RANGE = "range", "Lies in a range"
-        SET = "set", "Is one of"
-        UNIQUE = "unique", "Is unique"
-        REFERENCE = "reference", "Is known to a lookup"
-        EXPRESSION = "expression", "Expression holds"
-
-    class Severity(models.TextChoices):
-        REJECT = "reject", "Reject the record"
-        WARN = "warn", "Warn"
-        STOP = "stop", "Stop the run"
-
-    rule = models.ForeignKey(Rule, on_delete=models.CASCADE, related_name="checks")
-    position = models.PositiveIntegerField(default=0)
-    name = models.CharField(max_length=100)
-    kind = models.CharField(max_length=12, choices=Kind.choices)
-    field = models.CharField("right field", max_length=255, blank=True)
-    severity = models.CharField(max_length=8, choices=Severity.choices, default=Severity.REJECT)
-    type = models.CharField(max_length=60, blank=True)
-    pattern = models.CharField(max_length=500, blank=True)
-    minimum = models.CharField(max_length=100, blank=True)
-    maximum = models.CharField(max_length=100, blank=True)
-    values = models.JSONField(default=list, blank=True)
-    lookup = models.CharField(max_length=160, blank=True)
-    expression = models.TextField(blank=True)
-    history = HistoricalRecords()
-
-    class Meta:
-        ordering = ["position", "name"]
-        constraints = [models.UniqueConstraint(fields=["rule", "name"], name="one_check_per_name")]
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class RuleVersion(BaseModel):
-    """What a rule and its mapping said at one moment. Never changed."""
-
-    rule = models.ForeignKey(Rule, on_delete=models.CASCADE, related_name="versions")
-    number = models.PositiveIntegerField()
-    mapping_version = models.ForeignKey(
-        MappingVersion, on_delete=models.PROTECT, related_name="rule_versions"
-    )
-    spec_data = models.JSONField()
-    digest = models.CharField(max_length=64)
-    created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
-    )
-
-    class Meta:
-        ordering = ["rule", "-number"]
-        constraints = [
-            models.UniqueConstraint(fields=["rule", "number"], name="rule_version_number")
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.rule.name} v{self.number}"
-
-    def spec(self) -> RuleSpec:
-        return RuleSpec.model_validate(self.spec_data)
-
-
-class SyncDraft(BaseModel):
-    """A sync that somebody is still setting up: it can be left and resumed."""
-
-    owner = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="sync_drafts"
-    )
-    name = models.CharField(max_length=150, default="New sync")
-    step = models.CharField(max_length=20, default="sources")
-    data = models.JSONField(default=dict)
-    rule = models.ForeignKey(Rule, null=True, blank=True, on_delete=models.SET_NULL)
-
-    class Meta:
-        ordering = ["-updated_at"]
-
-    def __str__(self) -> str:
-        return self.name
