@@ -31,10 +31,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Self
 
 import pyarrow as pa
@@ -66,7 +65,6 @@ DUPLICATE_KEY = "record.duplicate_key"
 AMBIGUOUS = "record.ambiguous"
 KEY_TAKEN = "record.key_taken"
 
-NO_FIELDS: Mapping[str, NeutralType] = MappingProxyType({})
 KEPT_ROUNDS = 100
 FLUSH_BYTES = 32 * 1_048_576
 
@@ -137,7 +135,6 @@ class Planner:
 
     complete: all left and right records in scope were given, so absence means something;
     keys_only: left records are known by their keys alone;
-    extra_right: right fields beyond the mapped ones that only deletes tell, in `before`.
     Raises ConfigurationError when the rule's mark does not fit.
     """
 
@@ -151,7 +148,6 @@ class Planner:
         spill_directory: Path,
         keys_only: bool = False,
         threads: int = 2,
-        extra_right: Mapping[str, NeutralType] = NO_FIELDS,
     ) -> None:
         self.mapping = mapping
         self.rule = rule
@@ -162,8 +158,6 @@ class Planner:
             spec.right: mapping.right.field(spec.right).neutral_type for spec in mapping.fields
         }
         self.columns = {name: f"f{place}" for place, name in enumerate(self.types)}
-        self.extra_types = {n: kind for n, kind in extra_right.items() if n not in self.types}
-        self.extra_columns = {name: f"e{place}" for place, name in enumerate(self.extra_types)}
         self._waiting: dict[str, _Waiting] = {}
         self._counted = {"left_side": 0, "right_side": 0, "left_out": 0, "rejected": 0}
         self._summary: PlanSummary | None = None
@@ -186,9 +180,9 @@ class Planner:
 
     @property
     def right_fields(self) -> tuple[str, ...]:
-        """The right fields that `add_right` needs: the mapped ones, the mark, the extra ones."""
+        """The right fields that `add_right` needs: the mapped ones and the mark."""
         mark = [] if self.mark is None else [self.rule.mark_field]
-        return tuple(dict.fromkeys([*self.types, *mark, *self.extra_types]))
+        return tuple(dict.fromkeys([*self.types, *mark]))
 
     def add_left(self, records: pa.Table) -> None:
         """Left records as `Transformed.records`; with `keys_only` only `__left_key` counts."""
@@ -226,11 +220,6 @@ class Planner:
             neutral = self.mapping.right.field(self.rule.mark_field).neutral_type
             columns.append(("m", batch.column(self.rule.mark_field).cast(neutral.arrow)))
             select.append(canonical_sql("m", neutral))
-        columns += [
-            (column, batch.column(name).cast(self.extra_types[name].arrow))
-            for name, column in self.extra_columns.items()
-        ]
-        select += self.extra_columns.values()
         key = key_sql([(self.columns[name], self.types[name]) for name in self.mapping.key])
         self._insert("right_side", columns, ", ".join([key, *select]))
 
@@ -325,16 +314,12 @@ class Planner:
         return self._rejections(stop=True)
 
     def _create_tables(self) -> None:
-        fields, extra = (
-            "".join(f", {column} {duckdb_type(types[name])}" for name, column in columns.items())
-            for columns, types in (
-                (self.columns, self.types),
-                (self.extra_columns, self.extra_types),
-            )
+        fields = "".join(
+            f", {column} {duckdb_type(self.types[name])}" for name, column in self.columns.items()
         )
         for statement in (
             f"CREATE TABLE left_side(lk VARCHAR, rk VARCHAR{fields})",
-            f"CREATE TABLE right_side(rk VARCHAR{fields}, m VARCHAR{extra})",
+            f"CREATE TABLE right_side(rk VARCHAR{fields}, m VARCHAR)",
             "CREATE TABLE links(lk VARCHAR, rk VARCHAR)",
             "CREATE TABLE other_links(lk VARCHAR, rk VARCHAR)",
             "CREATE TABLE left_out(lk VARCHAR, rk VARCHAR)",
@@ -659,10 +644,7 @@ class Planner:
 
     def _deletes(self) -> str:
         """The image before is the whole record, as far as it is known."""
-        extra = [
-            (n, f"r.{column}", self.extra_types[n]) for n, column in self.extra_columns.items()
-        ]
-        image = image_sql([*self._values("r"), *extra])
+        image = image_sql(self._values("r"))
         return (
             f"SELECT 'delete', a.lk, a.rk, CAST([] AS VARCHAR[]), {image}, "
             "NULL, NULL, d.cause, NULL FROM decision d JOIN absent_link a ON a.rowid = d.l "

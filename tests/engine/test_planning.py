@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.connectors.types import NeutralType
 from apps.engine.codec import image_hashes
 from apps.engine.planning import Planner
-from apps.engine.spec import CheckSpec, LeavePolicy, RuleSpec
+from apps.engine.spec import CheckSpec, RuleSpec
 from apps.engine.types_sql import key_text
 from tests.engine.specs import dataset, mapped
 
@@ -167,42 +166,6 @@ def test_delete_policy(planner, policy, expected):
     plan.add_right(right(("a", "A", 1.0)))
     plan.add_links(links((1, "a")))
     assert plan.plan().deletes == expected
-
-
-def test_a_delete_tells_the_target_s_own_fields_too(planner):
-    own = {
-        "gone": NeutralType.parse("boolean"),
-        "paid": NeutralType.parse("decimal(6,2)"),
-        "x": TYPES["x"],
-    }
-    plan = planner(extra_right=own)
-    assert plan.right_fields == ("code", "name", "x", "gone", "paid")
-    plan.add_left(left((1, "a", "A", 1.0), (2, "b", "B", 1.0)))
-    paid = pa.array([1, 2, 3], pa.decimal128(6, 2))
-    rows = right(("a", "A", 1.0, True), ("b", "old", 1.0, False), ("c", "C", 1.0, True))
-    plan.add_right(rows.append_column("paid", paid))
-    plan.add_links(links((2, "b"), (3, "c")))
-    plan.plan()
-    delete, update = rows_of(plan.changes())
-    assert json.loads(delete["before"]) == {
-        "code": "c", "name": "C", "x": "1.0", "gone": "true", "paid": "3",
-    }  # fmt: skip
-    assert (json.loads(update["before"]), update["fields"]) == ({"name": "old"}, ["name"])
-    (same_row,) = rows_of(plan.unchanged())
-    assert same_row["image"] == image_hashes(right(("a", "A", 1.0)), TYPES)[0]
-
-
-def test_a_mark_may_be_an_extra_field_as_well(planner):
-    rule = MARK.model_copy(update={"on_leave": LeavePolicy.DELETE})
-    plan = planner(rule, extra_right={"gone": NeutralType.parse("boolean")})
-    assert plan.right_fields == ("code", "name", "x", "gone")
-    plan.add_left_out(keys((1, "a")))
-    plan.add_right(right(("a", "A", 1.0, False), ("b", "B", 1.0, False)))
-    plan.add_links(links((1, "a"), (2, "b")))
-    plan.plan()
-    delete, mark = rows_of(plan.changes())
-    assert json.loads(delete["before"])["gone"] == "false"
-    assert json.loads(mark["after"]) == {"gone": "true"}
 
 
 def test_mark_sets_the_mark_once(planner):

@@ -44,7 +44,7 @@ class PartitionApply:
             name: self.context.right.field(name).type for name in self.context.mapping.key
         }
         used = {field.name: field.type for field in self.context.right.fields}
-        self.types = {**self.context.unmapped, **used}
+        self.types = {**self.context.right_types, **used}
         # The stream lane is chosen only for a rule without links.
         self.first_links = partition.run.lane == Run.Lane.STREAM
         names = ("inserted", "updated", "deleted", "stale", "rejected", "bytes_written")

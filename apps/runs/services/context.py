@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from apps.connectors.base import Connector, DatasetSchema, FieldSchema
+from apps.connectors.base import Connector, DatasetSchema, FieldSchema, ReadBatch
 from apps.connectors.errors import ConfigurationError, FieldMissing, SchemaMismatch
 from apps.connectors.registry import connector_class
 from apps.connectors.types import NeutralType
@@ -17,8 +17,6 @@ from apps.engine.execution import Runner
 from apps.engine.sandbox import Limits, Sandbox
 from apps.engine.spec import (
     DatasetSpec,
-    DeletePolicy,
-    LeavePolicy,
     MappingSpec,
     RuleSpec,
 )
@@ -33,6 +31,7 @@ from apps.mappings.selectors import (
 )
 from apps.rules.models import Rule
 from apps.runs.models import Run
+from apps.runs.services.reading import SideReader
 from apps.sources.models import Dataset, Source
 from apps.sources.selectors import connector_for
 
@@ -41,8 +40,8 @@ from apps.sources.selectors import connector_for
 class RunContext:
     """A run's pinned mapping and rule, and the two sides as they are now.
 
-    left, right: the fields that the version uses; unmapped: the target's own other fields, which
-    the before-image of a delete holds as well (empty where the rule never deletes).
+    left, right: the fields that the version uses; left_types, right_types: all that can be
+    written, which the before-image of a delete holds.
     """
 
     run: Run
@@ -53,12 +52,25 @@ class RunContext:
     left_connector: Connector[Any]
     right_connector: Connector[Any]
     program: TransformProgram
-    unmapped: dict[str, NeutralType]
+    left_types: dict[str, NeutralType]
+    right_types: dict[str, NeutralType]
 
     @property
     def left_fields(self) -> tuple[str, ...]:
         """The left fields that key, cursor, filter and mapping read."""
         return self.program.left_fields
+
+    @property
+    def left_reader(self) -> SideReader:
+        return SideReader(self.left_connector, self.left, self.mapping.left.key)
+
+    @property
+    def right_reader(self) -> SideReader:
+        return SideReader(self.right_connector, self.right, self.mapping.key)
+
+    def left_by_key(self, keys: Sequence[str]) -> Iterator[ReadBatch]:
+        """The left records of these keys, with `left_fields`."""
+        return self.left_reader.by_key(self.left_fields, keys)
 
 
 def source_of(run: Run, side: str) -> Source:
@@ -78,28 +90,30 @@ def load_context(run: Run) -> RunContext:
     right = connector_for(source_of(run, "right"))
     program = compile_transform(mapping, rule, lookups=known_lookups(mapping, rule))
     left_used = program.left_fields
+    left_live = left.describe(mapping.left.name)
     right_live = right.describe(mapping.right.name)
     used_right = [field.right for field in mapping.fields]
     if rule.mark_field:
         used_right.append(rule.mark_field)
+    left_pinned = pinned_schema(left, left_live, mapping.left, left_used)
+    right_pinned = pinned_schema(right, right_live, mapping.right, used_right)
     return RunContext(
         run=run,
         mapping=mapping,
         rule=rule,
-        left=pinned_schema(left, left.describe(mapping.left.name), mapping.left, left_used),
-        right=pinned_schema(right, right_live, mapping.right, used_right),
+        left=left_pinned,
+        right=right_pinned,
         left_connector=left,
         right_connector=right,
         program=program,
-        unmapped=_unmapped(rule, right_live, used_right),
+        left_types=_writable_types(left_live, left_pinned),
+        right_types=_writable_types(right_live, right_pinned),
     )
 
 
-def _unmapped(rule: RuleSpec, live: DatasetSchema, used: Sequence[str]) -> dict[str, NeutralType]:
-    deletes = rule.on_delete is DeletePolicy.PROPAGATE or rule.on_leave is LeavePolicy.DELETE
-    if not deletes:
-        return {}
-    return {f.name: f.type for f in live.fields if f.name not in used and not f.generated}
+def _writable_types(live: DatasetSchema, pinned: DatasetSchema) -> dict[str, NeutralType]:
+    types = {field.name: field.type for field in live.fields if not field.generated}
+    return types | {field.name: field.type for field in pinned.fields if field.name in types}
 
 
 def _pinned_field(pinned: DatasetSpec, live: FieldSchema, inferred: bool) -> FieldSchema:
