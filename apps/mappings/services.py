@@ -34,6 +34,7 @@ from apps.mappings.selectors import (
     mapping_spec,
     mappings,
 )
+from apps.mappings.validation import require_mapping
 from apps.sources.models import Dataset, Source
 from apps.sources.selectors import connector_for, datasets
 from apps.sources.services import create_dataset
@@ -60,6 +61,7 @@ def require_editor(actor: User | None) -> None:
 def validate_mapping(spec: MappingSpec, rule: RuleSpec | None = None) -> None:
     """Compile without running. Raises ConfigurationError or ExpressionRefused."""
     rule = rule or RuleSpec()
+    require_mapping(spec)
     texts = [*mapping_expressions(spec), rule.filter, *(c.expression for c in rule.checks)]
     links = {LINK_PREFIX + name for name in linked_rules(*texts)}
     compile_transform(spec, rule, lookups=lookup_names() | links)

@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 from apps.connectors.errors import ConfigurationError
 from apps.core.selectors import scoped
 from apps.engine.spec import CheckKind, CheckSpec, FieldPolicySpec, Guards, RuleSpec, TwoWaySpec
+from apps.rules.forest import Edge
 from apps.rules.models import Check, FieldPolicy, Rule, RuleVersion, SyncDraft
 
 
@@ -97,6 +98,17 @@ def rule_spec(rule: Rule) -> RuleSpec:
         approval_hours=rule.approval_hours,
         four_eyes=rule.four_eyes,
     )
+
+
+def rule_edges(rule: Rule) -> list[Edge]:
+    """All rules as edges between datasets, this one as it is in memory and last."""
+    others = Rule.objects.exclude(pk=rule.pk).order_by("name")
+    known = others.values_list("name", "mapping__left_id", "mapping__right_id", "direction")
+    own = (rule.name, rule.mapping.left_id, rule.mapping.right_id, rule.direction)
+    return [
+        Edge(name, left, right, direction == Rule.Direction.TWO_WAY)
+        for name, left, right, direction in [*known, own]
+    ]
 
 
 def dependencies(chosen: Iterable[Rule], *, declared_only: bool = False) -> dict[UUID, set[UUID]]:

@@ -28,7 +28,15 @@ from apps.mappings.services import content_digest, require_author
 from apps.mappings.services import publish as publish_mapping
 from apps.rules.models import Check, FieldPolicy, Rule, RuleVersion, SyncDraft
 from apps.rules.schedule import validate_schedule
-from apps.rules.selectors import drafts, field_policy_spec, in_dependency_order, rule_spec, rules
+from apps.rules.selectors import (
+    drafts,
+    field_policy_spec,
+    in_dependency_order,
+    rule_edges,
+    rule_spec,
+    rules,
+)
+from apps.rules.validation import require_forest, require_policies, require_sides
 
 if TYPE_CHECKING:
     from apps.accounts.models import User
@@ -87,7 +95,7 @@ def _store_policies(rule: Rule, policies: Sequence[FieldPolicySpec]) -> None:
 
 
 def validate_rule(rule: Rule) -> None:
-    """Check schedule, references and dependencies. Raises ConfigurationError."""
+    """Check schedule, references, dependencies and circles. Raises ConfigurationError."""
     validate_schedule(rule)
     spec = spec_of(rule)
     names = {field.name for field in rule.mapping.left.fields.all()}
@@ -96,6 +104,7 @@ def validate_rule(rule: Rule) -> None:
             f"'{spec.cursor_field}' is no field of {rule.mapping.left.name}", where="cursor field"
         )
     in_dependency_order([rule, *Rule.objects.exclude(pk=rule.pk)])
+    require_forest(rule_edges(rule))
 
 
 @transaction.atomic
@@ -113,6 +122,8 @@ def publish(rule: Rule, *, actor: User | None) -> RuleVersion:
     before = latest.spec() if latest else RuleSpec()
     require_author(actor, _expressions(before), _expressions(spec))
     mapping = mapping_version.spec()
+    require_policies(mapping, spec)
+    require_sides(rule, mapping, spec)
     links = linked_rules(*mapping_expressions(mapping), *_expressions(spec)) | _linked_checks(spec)
     _require_rules(links, rule)
     names = lookup_names() | {LINK_PREFIX + name for name in links}
@@ -132,7 +143,12 @@ def publish(rule: Rule, *, actor: User | None) -> RuleVersion:
 
 
 def _expressions(spec: RuleSpec) -> list[str]:
-    return [spec.filter, *(check.expression for check in spec.checks)]
+    policies = spec.two_way.fields if spec.two_way else ()
+    return [
+        spec.filter,
+        *(check.expression for check in spec.checks),
+        *(policy.expression for policy in policies),
+    ]
 
 
 def _linked_checks(spec: RuleSpec) -> set[str]:

@@ -1,0 +1,146 @@
+"""What a two-way rule needs of its datasets, its connectors and its mapping."""
+
+from __future__ import annotations
+
+from apps.connectors.base import Capabilities
+from apps.connectors.errors import ConfigurationError, FieldMissing, KeyMissing
+from apps.connectors.registry import connector_class
+from apps.engine.spec import DeletePolicy, EditDelete, FieldSpec, MappingSpec, RuleSpec, TwoWaySpec
+from apps.engine.transform import canonical_value
+from apps.mappings.validation import derived_fields, left_target, mapping_notes
+from apps.rules.models import Rule
+from apps.sources.models import Dataset
+
+_DELETING = frozenset({DeletePolicy.PROPAGATE, DeletePolicy.APPROVE})
+
+
+def require_sides(rule: Rule, mapping: MappingSpec, spec: RuleSpec) -> None:
+    """Judge a two-way rule. Raises ConfigurationError, FieldMissing or KeyMissing.
+
+    mapping, spec: what rule and mapping say. Rules of other directions pass.
+    """
+    two_way = spec.two_way
+    if two_way is None:
+        return
+    if not mapping.left.key:
+        raise KeyMissing(
+            f"the key of {rule.mapping.left} is not known",
+            where="direction",
+            remedy="Choose the fields that identify its records on the dataset's page.",
+        )
+    left = _require_writable(rule.mapping.left)
+    right = _require_writable(rule.mapping.right)
+    _require_deletes(two_way.on_right_delete, left, rule.mapping.left, "when a right record")
+    _require_deletes(spec.on_delete, right, rule.mapping.right, "when a left record")
+    _require_way_back(rule.mapping.left, mapping)
+    _require_left_mark(mapping, two_way)
+    if two_way.right_cursor_field:
+        _right_field(mapping, two_way.right_cursor_field)
+
+
+def _require_writable(dataset: Dataset) -> Capabilities:
+    capabilities = connector_class(dataset.source.connector).capabilities
+    if not (dataset.writable and capabilities.write):
+        raise ConfigurationError(
+            f"{dataset} cannot be written to, and a two-way rule writes to both sides",
+            where="direction",
+            remedy="Let the rule run left to right, or choose a dataset that can be written.",
+        )
+    return capabilities
+
+
+def _require_deletes(
+    policy: DeletePolicy, capabilities: Capabilities, dataset: Dataset, where: str
+) -> None:
+    if policy in _DELETING and not capabilities.delete:
+        raise ConfigurationError(
+            f"{dataset.source.connector} sources delete no records, {dataset} among them",
+            where=f"{where} is deleted",
+            remedy="Choose to mark or to leave the record.",
+        )
+
+
+def _require_way_back(left: Dataset, mapping: MappingSpec) -> None:
+    """Each left field gets its value back from one right field, and can take it."""
+    generated = {field.name for field in left.fields.all() if field.generated}
+    origin: dict[str, str] = {}
+    for field in mapping.fields:
+        target = left_target(field)
+        if not target:
+            continue
+        where = f"field '{field.right}'"
+        if target in generated:
+            raise ConfigurationError(
+                f"the left field '{target}' is computed by its source and takes no value back",
+                where=where,
+                remedy="Map it with an expression without a way back: the field is then derived.",
+            )
+        if target in origin:
+            raise ConfigurationError(
+                f"'{origin[target]}' and '{field.right}' both give the left field '{target}' its "
+                "value back",
+                where=where,
+                remedy="Map one of the two with an expression: it is then derived.",
+            )
+        origin[target] = field.right
+
+
+def _require_left_mark(mapping: MappingSpec, two_way: TwoWaySpec) -> None:
+    if two_way.on_right_delete is not DeletePolicy.MARK:
+        return
+    name, where = two_way.left_mark_field, "left mark field"
+    known = {field.name: field for field in mapping.left.fields}
+    if name not in known:
+        raise FieldMissing(f"'{mapping.left.name}' has no field '{name}'", where=where)
+    if name in mapping.left.key:
+        raise ConfigurationError("a key field cannot be the mark", where=where)
+    canonical_value(two_way.left_mark_value, known[name].neutral_type, where=where)
+
+
+def _right_field(mapping: MappingSpec, name: str) -> FieldSpec:
+    try:
+        return mapping.right.field(name)
+    except KeyError:
+        raise FieldMissing(
+            f"'{mapping.right.name}' has no field '{name}'", where="right cursor field"
+        ) from None
+
+
+def two_way_notes(mapping: MappingSpec, spec: RuleSpec) -> list[str]:
+    """What is no mistake of a rule but worth knowing, as sentences."""
+    notes = mapping_notes(mapping)
+    if spec.two_way is None:
+        return notes
+    derived = derived_fields(mapping)
+    if derived:
+        notes.append(
+            f"Derived, from left to right only: {', '.join(derived)}. An edit of these on the "
+            "right is overruled, and kept in the ledger."
+        )
+    idle = [item.field for item in spec.two_way.fields if item.field in derived]
+    if idle:
+        notes.append(f"Without effect, because the field is derived: the policy of {_list(idle)}.")
+    lacking = _left_fields_without_value(mapping)
+    if lacking:
+        notes.append(
+            f"Records that are new on the right cannot be inserted on the left: {_list(lacking)} "
+            "must have a value there, and gets none back."
+        )
+    if spec.two_way.edit_delete is EditDelete.DELETE:
+        notes.append("An edit of a record that the other side deleted is given up, and kept.")
+    return notes
+
+
+def _left_fields_without_value(mapping: MappingSpec) -> list[str]:
+    given = {left_target(field) for field in mapping.fields}
+    return [
+        field.name
+        for field in mapping.left.fields
+        if field.name not in given
+        and not (field.has_default or field.server_assigned)
+        and (not field.nullable or field.name in mapping.left.key)
+    ]
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names)
