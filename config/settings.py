@@ -103,6 +103,13 @@ TIME_ZONE = ENVIRONMENT.time_zone
 USE_I18N = True
 USE_TZ = True
 
+# What no source may be made of, whoever adds it.
+OWN_FILES = [
+    DATA_DIR / name for name in ("lockstep.sqlite3", "secrets", "queue", "spill", "static")
+]
+if ENVIRONMENT.encryption_key_file:
+    OWN_FILES.append(ENVIRONMENT.encryption_key_file)
+
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = DATA_DIR / "static"

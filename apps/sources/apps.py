@@ -1,6 +1,12 @@
 from django.apps import AppConfig
+from django.conf import settings
 
 
 class SourcesConfig(AppConfig):
     name = "apps.sources"
     verbose_name = "Sources"
+
+    def ready(self) -> None:
+        from apps.connectors.reach import keep_from_sources
+
+        keep_from_sources(*settings.OWN_FILES)

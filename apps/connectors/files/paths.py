@@ -21,8 +21,8 @@ from apps.connectors.errors import (
     PermissionRefused,
 )
 from apps.connectors.files.settings import FilesSettings
+from apps.connectors.reach import is_own, require_reachable
 
-ROOTS_VARIABLE = "LOCKSTEP_FILES_ROOTS"
 SIDECAR_SUFFIX = ".schema.json"
 
 _FORMATS = {
@@ -91,17 +91,12 @@ class Folder:
             raise ConfigurationError(
                 "the folder's path is not absolute", remedy="Give the path from the root, '/…'."
             )
+        require_reachable(given, "folder")
         root = Path(os.path.realpath(given))
         if not root.is_dir():
             raise ConfigurationError(
                 f"there is no folder '{given}'",
                 remedy="Create the folder or correct the path; it must exist on every worker.",
-            )
-        allowed = [part for part in os.environ.get(ROOTS_VARIABLE, "").split(os.pathsep) if part]
-        if allowed and not any(root.is_relative_to(os.path.realpath(part)) for part in allowed):
-            raise PermissionRefused(
-                f"the folder '{given}' lies outside the folders that this installation allows",
-                remedy=f"Move the files, or add the folder to {ROOTS_VARIABLE} on the server.",
             )
         return root
 
@@ -125,7 +120,7 @@ class Folder:
 
     @staticmethod
     def _is_inside(root: Path, path: Path) -> bool:
-        return Path(os.path.realpath(path)).is_relative_to(root)
+        return Path(os.path.realpath(path)).is_relative_to(root) and not is_own(path)
 
     def locate(self, dataset: str) -> FileRef:
         """The file of a dataset, existing or not. Raises DatasetMissing or PermissionRefused."""
@@ -148,6 +143,7 @@ class Folder:
                 where=dataset,
                 remedy="Put the file itself into the folder.",
             )
+        require_reachable(real, "file")
         kind, compression, tabs = facts
         return FileRef(dataset, real, kind, compression, tabs)
 

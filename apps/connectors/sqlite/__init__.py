@@ -16,6 +16,7 @@ from apps.connectors.base import (
     WriteSession,
 )
 from apps.connectors.errors import ConfigurationError, Unreachable
+from apps.connectors.reach import require_reachable
 from apps.connectors.sql import even_bounds, find_fields, run_steps
 from apps.connectors.sqlite import discovery
 from apps.connectors.sqlite.connection import SqliteSettings, connect, quote, translated
@@ -57,6 +58,7 @@ class SqliteConnector(Connector[SqliteSettings]):
 
     def _check_file(self) -> str:
         path = Path(self.settings.path)
+        require_reachable(path, "file")
         if not path.is_file():
             raise Unreachable(
                 "there is no such file",

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from apps.connectors import errors
 from apps.connectors.base import ConnectorSettings, WriteProblem
+from apps.connectors.reach import require_reachable
 from apps.connectors.sql_writing import DUPLICATE, rejected
 
 READ_WAIT_SECONDS = 30.0
@@ -46,6 +47,7 @@ def connect(
             where=settings.path,
             remedy="Switch off 'Read only' in the source's settings.",
         )
+    require_reachable(Path(settings.path), "file")
     if not Path(settings.path).is_file():
         raise errors.Unreachable(
             "there is no such file",

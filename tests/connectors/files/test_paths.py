@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from apps.connectors.base import StepStatus
 from apps.connectors.errors import DatasetMissing, PermissionRefused
 from apps.connectors.files import FilesConnector, FilesSettings
-from apps.connectors.files.paths import ROOTS_VARIABLE
+from apps.connectors.reach import ROOTS_VARIABLE
 from tests.connectors.files.conftest import Connect
 from tests.connectors.files.support import schema_of
 

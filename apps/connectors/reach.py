@@ -1,0 +1,52 @@
+"""Which files of this machine a source may be at all.
+
+Whoever may add a source names a path, and workers open it with their own rights. Two things bound
+that: the folders that `LOCKSTEP_FILES_ROOTS` allows, and the platform's own files (its database
+with everybody's sessions, its keys), which no source is ever made of. Real paths are compared, so
+neither `..` nor a link leads around it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from apps.connectors.errors import PermissionRefused
+
+ROOTS_VARIABLE = "LOCKSTEP_FILES_ROOTS"
+
+_own: set[Path] = set()
+
+
+def keep_from_sources(*paths: Path) -> None:
+    """Say which files and folders are the platform's own."""
+    _own.update(Path(os.path.realpath(path)) for path in paths)
+
+
+def is_own(path: Path) -> bool:
+    """Whether this is one of the platform's own files, by path or by a hard link."""
+    real = Path(os.path.realpath(path))
+    return any(real.is_relative_to(own) or _same(real, own) for own in _own)
+
+
+def _same(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
+
+
+def require_reachable(path: Path, what: str) -> None:
+    """Raise PermissionRefused unless a source may be at `path`. what: `file` or `folder`."""
+    if is_own(path):
+        raise PermissionRefused(
+            f"the {what} '{path}' is Lockstep's own",
+            remedy="Choose another one: Lockstep keeps its own files from every source.",
+        )
+    allowed = [part for part in os.environ.get(ROOTS_VARIABLE, "").split(os.pathsep) if part]
+    real = Path(os.path.realpath(path))
+    if allowed and not any(real.is_relative_to(os.path.realpath(part)) for part in allowed):
+        raise PermissionRefused(
+            f"the {what} '{path}' lies outside the folders that this installation allows",
+            remedy=f"Move the files, or add the folder to {ROOTS_VARIABLE} on the server.",
+        )
