@@ -70,6 +70,42 @@ def test_a_correction_is_kept_beside_the_original(pair):
     assert rejection.edit()["email"] == "x@example.org"
 
 
+@pytest.mark.parametrize("text", ["two\nlines", "two\r\nlines", "\nbegins", "tab\tand \rreturn"])
+def test_a_text_with_lines_stays_as_it_is_when_nobody_touches_it(tmp_path, text):
+    pair = Pair(tmp_path, "lines", checks=[CHECK])
+    pair.on_left("INSERT INTO customers VALUES (1, ?, 'nonsense', 1, '2026-01-01')", text)
+    pair.run()
+    rejection = Rejection.objects.get()
+    client = signed_in(administrator())
+    page = client.get(reverse("admin:ledger_rejection_change", args=(rejection.pk,)))
+    assert "<textarea" in page.content.decode()
+    as_browsers_send = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
+    data = corrected(rejection, "name", as_browsers_send)
+    decide(client, rejection, **data, save="1")
+    rejection.refresh_from_db()
+    assert rejection.edit() is None
+    decide(client, rejection, **{**data, "value-2": "one@example.org"}, save="1")
+    rejection.refresh_from_db()
+    assert rejection.edit() == {**rejection.record(), "email": "one@example.org"}
+
+
+def test_a_text_typed_where_null_stood_counts(tmp_path):
+    pair = Pair(tmp_path, "nameless", checks=[CHECK])
+    pair.on_left("INSERT INTO customers VALUES (1, NULL, 'nonsense', 1, '2026-01-01')")
+    pair.run()
+    rejection = Rejection.objects.get()
+    assert rejection.record()["name"] is None
+    client = signed_in(administrator())
+    data = corrected(rejection, "name", "Ada")
+    assert "null-1" in data  # the box is still ticked
+    decide(client, rejection, **data, save="1")
+    rejection.refresh_from_db()
+    assert rejection.edit()["name"] == "Ada"
+    decide(client, rejection, **data, save="1")
+    rejection.refresh_from_db()
+    assert rejection.edit()["name"] is None
+
+
 def test_dismissing_keeps_the_note(pair):
     rejection = Rejection.objects.get()
     decide(signed_in(administrator()), rejection, dismiss="1", note="a test record")

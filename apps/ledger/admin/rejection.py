@@ -50,6 +50,7 @@ class RejectionAdmin(ReadOnlyAdmin):
         "Go to the runs",
         "admin:runs_run_changelist",
         "task_alt",
+        "runs.view_run",
     )
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -189,6 +190,7 @@ def _record_lines(rejection: Rejection, rule: Rule | None) -> list[dict[str, Any
             "edited": edit.get(name, value),
             "is_edited": bool(edit) and edit.get(name) != value,
             "is_wrong": name in wrong,
+            "has_lines": any(mark in (edit.get(name, value) or "") for mark in "\r\n"),
         }
         for number, (name, value) in enumerate(record.items())
     ]
@@ -213,9 +215,17 @@ def _posted_record(rejection: Rejection, request: HttpRequest) -> dict[str, str 
     record = rejection.record()
     if record is None:
         return None
-    return {
-        name: None
-        if f"null-{number}" in request.POST
-        else request.POST.get(f"value-{number}", value or "")
-        for number, (name, value) in enumerate(record.items())
-    }
+    shown = {**record, **(rejection.edit() or {})}
+    return {name: _posted_value(request, number, shown[name]) for number, name in enumerate(record)}
+
+
+def _posted_value(request: HttpRequest, number: int, shown: str | None) -> str | None:
+    """What was typed; what was left as it was stays exactly that, whatever browsers do to lines."""
+    typed = _lines(request.POST.get(f"value-{number}", shown or ""))
+    if f"null-{number}" in request.POST and (shown is not None or not typed):
+        return None  # a text typed where NULL was shown is meant, though the box is still ticked
+    return shown if shown is not None and typed == _lines(shown) else typed
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
