@@ -102,6 +102,10 @@ class Environment(BaseSettings):
         ]
         if missing:
             raise ValueError(f"the production profile needs {', '.join(missing)}")
+        if self.debug:
+            raise ValueError(
+                "LOCKSTEP_DEBUG shows strangers settings and values: not in production"
+            )
         return self
 
     def django_secret_key(self) -> str:

@@ -49,6 +49,14 @@ def test_production_starts_when_everything_is_named(environment):
     assert settings.celery_broker() == "redis://cache.example/0"
 
 
+def test_production_refuses_pages_for_debugging(environment):
+    for name, value in {**PRODUCTION, "LOCKSTEP_DEBUG": "1"}.items():
+        environment.setenv(name, value)
+
+    with pytest.raises(ValidationError, match="LOCKSTEP_DEBUG"):
+        Environment()
+
+
 @pytest.mark.parametrize("missing", sorted(set(PRODUCTION) - {"LOCKSTEP_PROFILE"}))
 def test_production_refuses_to_start_and_names_what_is_missing(environment, missing):
     for name, value in PRODUCTION.items():
