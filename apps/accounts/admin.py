@@ -102,4 +102,5 @@ class RoleAdmin(GroupAdmin, BaseAdmin):  # type: ignore[type-arg]
         "Add a role",
         "admin:auth_group_add",
         "badge",
+        "auth.add_group",
     )

@@ -51,6 +51,11 @@ class Kpi:
     note: str
     url: str
     tone: str = ""
+    needs: tuple[str, ...] = ()  # permissions to see it and what it links to
+
+
+# Without all of these, "all clear" would say nothing.
+WATCHED = ("rules.view_rule", "runs.view_run", "ledger.view_rejection", "sources.view_source")
 
 
 def context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -72,6 +77,8 @@ def context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "checklist": checklist(actor),
         "kpis": kpis(actor, visible, last, moment),
         "attention": attention(actor, visible, last),
+        "sees_all": actor.has_perms(WATCHED),
+        "sees_any": any(actor.has_perm(permission) for permission in WATCHED),
         "running": [(run, run_progress(run)) for run in _running(actor)],
         "due": due_next(visible, moment) if not state.paused else [],
         "chart": chart,
@@ -108,7 +115,7 @@ def checklist(actor: Any) -> list[dict[str, Any]] | None:
 
 
 def kpis(actor: Any, visible: list[Rule], last: dict[Any, Run], moment: datetime) -> list[Kpi]:
-    """Four numbers, each linked to what it counts."""
+    """Up to four numbers, each linked to what it counts; none that this person may not see."""
     failing = [rule for rule in visible if rule.pk in last and last[rule.pk].status in BAD]
     paused = sum(1 for rule in visible if rule.paused)
     day = runs(actor).filter(created_at__gte=moment - timedelta(hours=24), mode=Run.Mode.APPLY)
@@ -122,13 +129,14 @@ def kpis(actor: Any, visible: list[Rule], last: dict[Any, Run], moment: datetime
     since = (moment - timedelta(hours=24)).strftime("%Y-%m-%dT%H:%M:%SZ")
     written = sum(totals[name] or 0 for name in ("inserted", "updated", "deleted"))
     healthy = len(visible) - len(failing)
-    return [
+    all_kpis = [
         Kpi(
             "Rules healthy",
             f"{healthy} of {len(visible)}",
             f"{len(failing)} failing, {paused} paused",
             reverse("admin:rules_rule_changelist"),
             "bad" if failing else "",
+            ("rules.view_rule",),
         ),
         Kpi(
             "Runs in 24 hours",
@@ -136,6 +144,7 @@ def kpis(actor: Any, visible: list[Rule], last: dict[Any, Run], moment: datetime
             f"{totals['look']} need a look",
             f"{run_list}?mode__exact=apply&created_at__gte={since}",
             "warn" if totals["look"] else "",
+            ("runs.view_run",),
         ),
         Kpi(
             "Rejections open",
@@ -143,6 +152,7 @@ def kpis(actor: Any, visible: list[Rule], last: dict[Any, Run], moment: datetime
             "records kept out" if open_count else "all clear",
             f"{reverse('admin:ledger_rejection_changelist')}?state__exact=open",
             "warn" if open_count else "",
+            ("ledger.view_rejection",),
         ),
         Kpi(
             "Rows written in 24 hours",
@@ -150,8 +160,10 @@ def kpis(actor: Any, visible: list[Rule], last: dict[Any, Run], moment: datetime
             f"{totals['inserted'] or 0:,} new, {totals['updated'] or 0:,} changed, "
             f"{totals['deleted'] or 0:,} deleted",
             f"{reverse('admin:ledger_change_changelist')}?outcome__exact=applied",
+            needs=("runs.view_run", "ledger.view_change"),
         ),
     ]
+    return [kpi for kpi in all_kpis if actor.has_perms(kpi.needs)]
 
 
 def attention(actor: Any, visible: list[Rule], last: dict[Any, Run]) -> list[Attention]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.template.loader import render_to_string
 from django.test import RequestFactory
 from django.urls import reverse
 
@@ -233,3 +234,26 @@ def test_the_sidebar_shows_what_may_be_opened():
     page = signed_in(person("auditor", "sources.view_source")).get("/admin/").content.decode()
     assert reverse("admin:sources_source_changelist") in page
     assert reverse("admin:runs_run_changelist") not in page.split("nav-sidebar-apps")[1][:4000]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["403.html", "403_csrf.html", "404.html", "500.html"])
+def test_an_error_says_where_to_go_on(name):
+    """These pages are made when anything may be broken: without a request, without a database."""
+    page = render_to_string(name)
+    assert reverse("admin:index") in page
+    assert "Lockstep" in page
+
+
+@pytest.mark.django_db
+def test_who_may_not_is_told_so_in_words():
+    answer = signed_in(person("newcomer")).get(reverse("admin:runs_run_changelist"))
+    assert answer.status_code == 403
+    assert "An administrator can give it to you" in answer.content.decode()
+
+
+@pytest.mark.django_db
+def test_an_empty_list_leads_only_where_this_person_may_go():
+    address = reverse("admin:auth_group_changelist")
+    assert "Add a role" not in signed_in(viewer()).get(address).content.decode()
+    assert "Add a role" in signed_in(administrator()).get(address).content.decode()

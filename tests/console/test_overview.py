@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from django.urls import reverse
 
+from apps.accounts.models import User
 from apps.core.services import set_platform_paused
 from apps.rules.models import Rule
 from apps.runs.models import Run
@@ -82,7 +84,36 @@ def test_who_may_see_nothing_sees_nothing(pair):
     context = overview(person("newcomer")).context
     assert context["tick_rows"] == []
     assert context["attention"] == []
-    assert context["kpis"][1].value == "0"
+    assert context["kpis"] == []
+    page = overview(User.objects.get(username="newcomer")).content.decode()
+    assert "An administrator gives you a role" in page
+    assert "All clear" not in page
+    assert reverse("admin:runs_run_changelist") not in page
+
+
+def test_who_sees_a_part_is_not_told_that_all_is_clear(pair):
+    pair.run()
+    page = overview(person("auditor", "sources.view_source")).content.decode()
+    assert "All clear" not in page
+    assert "No rules yet" not in page
+    assert "All clear" in overview(viewer()).content.decode()
+
+
+def test_every_link_leads_where_this_person_may_go(pair):
+    """The overview and the pages of objects, for people who may see one kind of thing."""
+    run = pair.run()
+    places = {
+        "sources.view_source": ("sources_source", pair.mapping.left.source_id),
+        "runs.view_run": ("runs_run", run.pk),
+        "mappings.view_mapping": ("mappings_mapping", pair.mapping.pk),
+        "ledger.view_change": ("ledger_change", pair.changes(run)[0].pk),
+    }
+    for number, (permission, (name, pk)) in enumerate(places.items()):
+        client = signed_in(person(f"person {number}", permission))
+        for address in (reverse("admin:index"), reverse(f"admin:{name}_change", args=(pk,))):
+            links = set(re.findall(r'href="(/admin/[^"?]+)', client.get(address).content.decode()))
+            for link in links - {reverse("admin:logout")}:
+                assert client.get(link).status_code == 200, f"{permission}: {address} → {link}"
 
 
 def test_its_queries_do_not_grow_with_the_runs(pair, django_assert_max_num_queries):

@@ -138,6 +138,7 @@ def dry_run(request: HttpRequest, draft_id: Any) -> HttpResponse:
 
 def progress(request: HttpRequest, draft_id: Any) -> HttpResponse:
     """The dry run while it goes on; ends with status 286."""
+    require_builder(request)
     draft = own_draft(request, draft_id)
     run = dry_run_of(draft)
     if run is None:

@@ -40,6 +40,7 @@ class NextStep:
     label: str = ""
     url_name: str = ""
     icon: str = "inbox"
+    permission: str = ""  # to go there
 
     @property
     def url(self) -> str:
@@ -173,6 +174,13 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
 
     def chips(self, request: HttpRequest) -> list[Chip]:
         return []
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """With `may_go_on`: whether this person may go where `nothing_yet` leads."""
+        found = super().get_changelist_instance(request)
+        permission = self.nothing_yet.permission
+        found.may_go_on = not permission or request.user.has_perm(permission)
+        return found
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

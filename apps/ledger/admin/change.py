@@ -34,6 +34,7 @@ class ChangeAdmin(ReadOnlyAdmin):
         "Go to the rules",
         "admin:rules_rule_changelist",
         "difference",
+        "rules.view_rule",
     )
 
     def get_queryset(self, request: HttpRequest) -> Any:

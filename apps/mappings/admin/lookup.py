@@ -34,6 +34,7 @@ class LookupTableAdmin(HistoryAdmin):
         "Add a lookup table",
         "admin:mappings_lookuptable_add",
         "menu_book",
+        "mappings.add_lookuptable",
     )
 
     def get_queryset(self, request: HttpRequest) -> Any:

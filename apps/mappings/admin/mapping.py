@@ -18,7 +18,7 @@ from unfold.decorators import display
 from apps.connectors.errors import LockstepError
 from apps.connectors.registry import connector_class
 from apps.core.admin import BaseAdmin, NextStep, explain
-from apps.core.selectors import by_id, permits
+from apps.core.selectors import by_id, permits, scoped
 from apps.core.templatetags.lockstep import ago
 from apps.mappings import services
 from apps.mappings.admin.editor import Editor, add_suggestions, editor_for, posted_editor
@@ -44,6 +44,7 @@ class MappingAdmin(BaseAdmin):
         "Add a mapping",
         "admin:mappings_mapping_add",
         "conversion_path",
+        "mappings.add_mapping",
     )
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -155,9 +156,12 @@ class MappingAdmin(BaseAdmin):
             may_delete=stored and self.has_delete_permission(request, mapping),
             may_author=request.user.has_perm(services.AUTHOR_PERMISSION),
             versions=mapping.versions.select_related("created_by")[:10] if stored else [],
-            rules_using=mapping.rules.all()[:20] if stored else [],
+            rules_using=self._rules_using(request, mapping) if stored else [],
             errors=getattr(request, "editor_errors", []),
         )
+
+    def _rules_using(self, request: HttpRequest, mapping: Mapping) -> Any:
+        return scoped(mapping.rules.all(), request.user)[:20]
 
     def _save(self, request: HttpRequest, mapping: Mapping) -> HttpResponse:
         """Store what was typed; what is wrong is shown beside it, with nothing lost."""

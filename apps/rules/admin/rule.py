@@ -21,6 +21,7 @@ from apps.core.admin import (
     ServiceForm,
 )
 from apps.core.clock import now
+from apps.core.selectors import permits
 from apps.core.templatetags.lockstep import ago, status
 from apps.ledger.services import forget_rule
 from apps.rules import services
@@ -28,6 +29,7 @@ from apps.rules.admin.checks import CheckInline, check_specs
 from apps.rules.models import Rule
 from apps.rules.schedule import next_due
 from apps.runs.models import ACTIVE_STATUSES, Run
+from apps.runs.selectors import runs
 from apps.runs.services import request_run
 
 
@@ -70,6 +72,7 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
         "New sync",
         "admin:new_sync",
         "sync_alt",
+        "rules.add_rule",
     )
     fieldsets = (
         (None, {"fields": ("name", "mapping", "description")}),
@@ -153,6 +156,12 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
 
     # List
 
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Without the right to see runs, nothing of them."""
+        if permits(request.user, Run, "view"):
+            return self.list_display
+        return tuple(name for name in self.list_display if name != "last_run")
+
     def get_queryset(self, request: HttpRequest) -> Any:
         latest = Run.objects.filter(rule=OuterRef("pk"), mode=Run.Mode.APPLY).order_by(
             "-created_at"
@@ -220,7 +229,7 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
     def page_context(self, request: HttpRequest, obj: Rule | None) -> dict[str, Any]:
         if obj is None:
             return {}
-        recent = list(obj.runs.select_related("version")[:10])
+        recent = list(runs(request.user).filter(rule=obj)[:10])
         return {
             "rule": obj,
             "recent_runs": recent,

@@ -21,6 +21,7 @@ class Counter:
     value: int
     url: str = ""
     tone: str = ""
+    permission: str = "ledger.view_change"  # to see that list
 
 
 def live_context(run: Run, after: int = 0) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def counters(run: Run) -> list[Counter]:
             run.rejected,
             f"{rejections}?run_id__exact={run.pk}",
             "bad" if run.rejected else "",
+            "ledger.view_rejection",
         ),
         Counter(
             "Moved meanwhile",

@@ -43,6 +43,7 @@ class RunAdmin(ReadOnlyAdmin):
         "New sync",
         "admin:new_sync",
         "play_circle",
+        "rules.add_rule",
     )
     object_actions = (
         ObjectAction(

@@ -105,6 +105,7 @@ class DatasetAdmin(BaseAdmin):
         "Go to the sources",
         "admin:sources_source_changelist",
         "table",
+        "sources.view_source",
     )
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -164,6 +165,7 @@ class FieldAdmin(BaseAdmin):
         "Go to the sources",
         "admin:sources_source_changelist",
         "inventory_2",
+        "sources.view_source",
     )
 
     def has_add_permission(self, request: HttpRequest) -> bool:

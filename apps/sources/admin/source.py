@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import Count
+from django.db.models import Count, Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
@@ -20,12 +20,12 @@ from apps.connectors.registry import connector_class, connector_names
 from apps.core.admin import BaseAdmin, NextStep, ObjectAction, ServiceErrorsMixin
 from apps.core.selectors import by_id, permits
 from apps.core.templatetags.lockstep import ago, status
-from apps.rules.models import Rule
+from apps.rules.selectors import rules
 from apps.sources import services
 from apps.sources.admin.settings_form import advanced_names, posted_settings
 from apps.sources.admin.source_form import connector_choices, setting_names, source_form
 from apps.sources.models import Source
-from apps.sources.selectors import sources
+from apps.sources.selectors import datasets, drifts, sources
 
 TEST_STEPS = "lockstep/sources/test_steps.html"
 
@@ -45,6 +45,7 @@ class SourceAdmin(ServiceErrorsMixin, BaseAdmin):
         "Connect a source",
         "admin:sources_source_add",
         "database",
+        "sources.add_source",
     )
     object_actions = (
         ObjectAction("discover", "Discover datasets", "travel_explore", "discover", "do_discover"),
@@ -136,17 +137,15 @@ class SourceAdmin(ServiceErrorsMixin, BaseAdmin):
     def page_context(self, request: HttpRequest, obj: Source | None) -> dict[str, Any]:
         if obj is None:
             return {"connector": _chosen_connector(request, None)}
-        rules = Rule.objects.filter(mapping__left__source=obj) | Rule.objects.filter(
-            mapping__right__source=obj
-        )
+        using = Q(mapping__left__source=obj) | Q(mapping__right__source=obj)
         return {
             "connector": obj.connector,
             "settings_shown": _shown_settings(obj),
             "can_edit": self.has_change_permission(request, obj),
             "datasets": [],
-            "source_datasets": obj.datasets.filter(missing_since=None)[:100],
-            "open_drifts": obj.drifts.filter(acknowledged_at=None)[:20],
-            "rules_using": rules.distinct().select_related("mapping")[:50],
+            "source_datasets": datasets(request.user).filter(source=obj, missing_since=None)[:100],
+            "open_drifts": drifts(request.user).filter(source=obj, acknowledged_at=None)[:20],
+            "rules_using": rules(request.user).filter(using)[:50],
         }
 
     # Own pages and buttons
