@@ -253,7 +253,7 @@ def test_a_literal_secret_is_refused_and_not_repeated() -> None:
     section = SourceSection(connector="postgresql", settings={"password": "hunter2"})
 
     with pytest.raises(SecretInFile) as caught:
-        resolved_settings(section, {}, {})
+        resolved_settings(section, {}, lambda _: {})
 
     assert "hunter2" not in str(caught.value) + caught.value.remedy
     assert "${PASSWORD}" in caught.value.remedy
@@ -270,7 +270,7 @@ def test_a_variable_that_is_not_set_is_named(variables: dict[str, str]) -> None:
 def test_dollars_can_be_written(tmp_path: Path) -> None:
     section = SourceSection(connector="sqlite", settings={"path": "/data/$${A}/${B}"})
 
-    assert resolved_settings(section, {"B": "x"}, {}) == {"path": "/data/${A}/x"}
+    assert resolved_settings(section, {"B": "x"}, lambda _: {}) == {"path": "/data/${A}/x"}
 
 
 @pytest.mark.parametrize(

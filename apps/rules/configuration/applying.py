@@ -40,7 +40,7 @@ from apps.rules.configuration.exporting import (
 )
 from apps.rules.configuration.outside import (
     Outside,
-    kept_secrets,
+    applicable_secrets,
     plain_settings,
     require_source,
 )
@@ -57,7 +57,7 @@ from apps.rules.configuration.schema import (
     split_reference,
 )
 from apps.rules.models import Rule
-from apps.rules.selectors import in_dependency_order
+from apps.rules.selectors import TWO_WAY_COLUMNS, in_dependency_order
 from apps.rules.selectors import rules as scoped_rules
 from apps.rules.services import publish, save_rule, set_enabled
 from apps.sources.models import Dataset, Source
@@ -152,8 +152,9 @@ class _Pass:
     def _apply_source(self, name: str, section: SourceSection) -> None:
         source = _find(Source, name)
         require(self.actor, sources, "save", source)
-        kept = kept_secrets(name, section.connector)
-        plain, given = split_settings(section.connector, self.outside.settings[name])
+        values = self.outside.settings[name]
+        kept = applicable_secrets(name, section.connector, values)
+        plain, given = split_settings(section.connector, values)
         settings = plain_settings(section.connector, {**plain, **kept, **given})
         wanted = section.model_copy(update={"settings": settings})
         after = _dump(wanted) | dict.fromkeys(_secret_names({**kept, **given}), "(stored)")
@@ -164,7 +165,7 @@ class _Pass:
             source = source or Source(name=name, is_demo=self.is_demo)
             for fact in ("connector", "description", "owner", "criticality"):
                 setattr(source, fact, getattr(section, fact))
-            save_source(source, self.outside.settings[name], actor=self.actor)
+            save_source(source, values, actor=self.actor)
 
     def _apply_lookup(self, name: str, section: LookupSection) -> None:
         table = _find(LookupTable, name)
@@ -228,7 +229,7 @@ class _Pass:
         mapping.left, mapping.right = left, right
         mapping.description = wanted.description
         fields = [field.spec(field_name) for field_name, field in wanted.fields.items()]
-        save_mapping(mapping, fields, wanted.key, actor=self.actor)
+        save_mapping(mapping, fields, wanted.key, wanted.match_specs(), actor=self.actor)
 
     def _right_dataset(self, section: MappingSection, left: Dataset) -> Dataset:
         source_name, name = split_reference(section.right)
@@ -249,7 +250,8 @@ class _Pass:
         graph: dict[str, set[str]] = {}
         for name, (rule, _) in rules.items():
             mapping = _find(MappingRow, rule.mapping or name)
-            texts = [row.to_right for row in mapping.fields.all()] if mapping else []
+            rows = mapping.fields.all() if mapping else ()
+            texts = [text for row in rows for text in (row.to_right, row.to_left)]
             texts += [rule.filter, *(check.expression for check in rule.checks.values())]
             links = {check.lookup.removeprefix(LINK_PREFIX) for check in rule.checks.values()}
             needed = {*rule.depends_on, *linked_rules(*texts), *links}
@@ -291,7 +293,7 @@ class _Pass:
         for name, value in _rule_columns(section).items():
             setattr(rule, name, value)
         _clean(rule)
-        save_rule(rule, section.check_specs(), actor=self.actor)
+        save_rule(rule, section.check_specs(), section.policy_specs(), actor=self.actor)
         rule.depends_on.set([_rule(other) for other in section.depends_on])
         in_dependency_order(Rule.objects.select_related("mapping__right"))
         if rule.enabled != section.enabled:
@@ -307,6 +309,8 @@ class _Pass:
 def _rule_columns(section: RuleSection) -> dict[str, Any]:
     names = ("description", "sweep_minutes", *SPEC_FACTS)
     columns = {name: getattr(section, name) for name in names}
+    if section.two_way is not None:
+        columns |= {name: getattr(section.two_way, name) for name in TWO_WAY_COLUMNS}
     return columns | section.guards.model_dump() | _schedule_columns(section.schedule)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import yaml
 
 from apps.connectors.registry import secret_names
+from apps.engine.spec import TwoWaySpec
 from apps.mappings.models import LookupTable, Mapping
 from apps.rules.configuration.schema import (
     CheckSection,
     DatasetSection,
     Document,
+    FieldPolicySection,
     FieldSection,
     GuardsSection,
     LookupSection,
@@ -20,6 +22,7 @@ from apps.rules.configuration.schema import (
     RuleSection,
     ScheduleSection,
     SourceSection,
+    TwoWaySection,
 )
 from apps.rules.models import Rule
 from apps.rules.selectors import rule_spec
@@ -54,6 +57,8 @@ def content(section: Any) -> dict[str, Any]:
     if isinstance(section, Document):
         for mapping in found.get("mappings", {}).values():
             mapping["fields"] = _short_fields(mapping.get("fields", {}))
+        for rule in found.get("rules", {}).values():
+            _shorten_policies(rule.get("two_way", {}))
     elif isinstance(section, MappingSection) and fields:
         found["fields"] = _short_fields(fields)
     return found
@@ -64,6 +69,12 @@ def _short_fields(fields: dict[str, Any]) -> dict[str, Any]:
         right: field["from"] if list(field) == ["from"] else field
         for right, field in fields.items()
     }
+
+
+def _shorten_policies(two_way: dict[str, Any]) -> None:
+    for name, policy in two_way.get("fields", {}).items():
+        if list(policy) == ["policy"]:
+            two_way["fields"][name] = policy["policy"]
 
 
 def placeholder(source: str, setting: str) -> str:
@@ -130,14 +141,16 @@ def mapping_section(mapping: Mapping) -> MappingSection:
         left=str(mapping.left),
         right=str(mapping.right),
         key=tuple(mapping.key),
+        match={item["field"]: tuple(item["normalise"]) for item in mapping.match},
         description=mapping.description,
         fields={
             row.right: FieldSection(
-                from_="" if row.to_right else row.left,
+                from_="" if row.to_right or row.constant is not None else row.left,
                 expression=row.to_right,
                 constant=row.constant,
                 default=row.default,
                 back=row.to_left,
+                back_to=row.left if row.to_right or row.constant is not None else "",
             )
             for row in mapping.fields.all()
         },
@@ -156,6 +169,9 @@ SPEC_FACTS = (
     "mark_value",
     "max_rejections",
     "max_rejections_percent",
+    "approval",
+    "approval_hours",
+    "four_eyes",
 )
 
 
@@ -163,6 +179,7 @@ def rule_section(rule: Rule) -> RuleSection:
     spec = rule_spec(rule)
     return RuleSection(
         **{name: getattr(spec, name) for name in SPEC_FACTS},
+        two_way=two_way_section(spec.two_way) if spec.two_way else None,
         sweep_minutes=rule.sweep_minutes,
         mapping=rule.mapping.name,
         description=rule.description,
@@ -173,6 +190,16 @@ def rule_section(rule: Rule) -> RuleSection:
         guards=GuardsSection(**spec.guards.model_dump()),
         schedule=schedule_section(rule),
         depends_on=tuple(sorted(rule.depends_on.values_list("name", flat=True))),
+    )
+
+
+def two_way_section(spec: TwoWaySpec) -> TwoWaySection:
+    return TwoWaySection(
+        **spec.model_dump(exclude={"fields"}),
+        fields={
+            item.field: FieldPolicySection(**item.model_dump(exclude={"field"}))
+            for item in spec.fields
+        },
     )
 
 

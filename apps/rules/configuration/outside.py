@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from apps.connectors.base import Connector, DatasetSchema
@@ -14,7 +15,7 @@ from apps.rules.configuration.resolving import resolved_settings
 from apps.rules.configuration.schema import split_reference
 from apps.sources.models import Source
 from apps.sources.selectors import connector_for, sources
-from apps.sources.services import kept_secrets as source_secrets
+from apps.sources.services import kept_secrets
 
 if TYPE_CHECKING:
     from apps.accounts.models import User
@@ -38,11 +39,10 @@ class Outside:
         self.found: dict[str, list[DatasetSchema]] = {}
         self.tables: dict[tuple[str, str], DatasetSchema] = {}
         for name, section in file.document.sources.items():
-            kept = kept_secrets(name, section.connector)
+            stored = partial(applicable_secrets, name, section.connector)
             with file.locating("sources", name, "settings"):
-                values = resolved_settings(section, variables, kept)
-                still = applicable_secrets(name, section.connector, values)
-                parse_settings(section.connector, {**still, **values})
+                values = resolved_settings(section, variables, stored)
+                parse_settings(section.connector, {**stored(values), **values})
                 self.settings[name] = values
 
     def discover(self) -> None:
@@ -93,24 +93,14 @@ class Outside:
         section = self.file.document.sources.get(name)
         if section is None:
             return False
-        kept = kept_secrets(name, section.connector)
+        kept = applicable_secrets(name, section.connector, self.settings[name])
         settings = plain_settings(section.connector, {**kept, **self.settings[name]})
         return (section.connector, settings) != (known.connector, known.settings)
 
 
-def kept_secrets(name: str, connector: str) -> dict[str, str]:
-    """The secrets that are stored for a source and that this connector knows."""
-    known = Source.objects.filter(name=name, connector=connector).first()
-    if known is None:
-        return {}
-    names = secret_names(connector)
-    return {key: value for key, value in known.secrets().items() if key in names}
-
-
 def applicable_secrets(name: str, connector: str, values: Mapping[str, Any]) -> dict[str, str]:
     """Those of the stored secrets that may be sent to the address that the file names."""
-    known = Source.objects.filter(name=name).first()
-    return source_secrets(known, connector, values)
+    return kept_secrets(Source.objects.filter(name=name).first(), connector, values)
 
 
 def plain_settings(connector: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,23 +39,28 @@ class SecretInFile(ConfigurationError):
 
 
 def resolved_settings(
-    section: SourceSection, variables: Mapping[str, str], stored_secrets: Mapping[str, str]
+    section: SourceSection,
+    variables: Mapping[str, str],
+    stored_secrets: Callable[[Mapping[str, Any]], Mapping[str, str]],
 ) -> dict[str, Any]:
     """A source's settings with the values of the environment.
 
-    A secret whose variable is not set keeps what is stored. Raises ConfigurationError naming the
-    setting, never its value.
+    stored_secrets: the stored secrets that still apply to given plain settings. One whose variable
+    is not set stays. Raises ConfigurationError naming the setting, never its value.
     """
     secrets = set(secret_names(section.connector))
-    settings: dict[str, Any] = {}
-    for name, value in section.settings.items():
-        if name in secrets:
-            secret = _secret(name, value, variables, stored_secrets)
-            if secret is not None:
-                settings[name] = secret
-        else:
-            settings[name] = _filled(value, variables, name)
-    return settings
+    plain = {
+        name: _filled(value, variables, name)
+        for name, value in section.settings.items()
+        if name not in secrets
+    }
+    stored = stored_secrets(plain)
+    given = {
+        name: _secret(name, value, variables, stored)
+        for name, value in section.settings.items()
+        if name in secrets
+    }
+    return plain | {name: value for name, value in given.items() if value is not None}
 
 
 def _secret(
