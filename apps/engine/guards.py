@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apps.connectors.errors import ConfigurationError, EmptySource, GuardStopped
+from apps.connectors.errors import (
+    ConfigurationError,
+    EmptySource,
+    GuardStopped,
+    LockstepError,
+)
 from apps.engine.spec import RuleSpec
 
 
 class TooManyRejections(ConfigurationError):
     code = "guard.too_many_rejections"
     default_remedy = "Look at the rejections; correct their cause or raise the rule's limit."
+
+
+def is_guard(error: LockstepError) -> bool:
+    """Whether an error is a limit that a person may decide to exceed."""
+    return isinstance(error, GuardStopped | TooManyRejections | EmptySource)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class Change(models.Model):
         APPLIED = "applied", "Applied"
         STALE = "stale", "Moved meanwhile"
         REJECTED = "rejected", "Refused by the target"
+        SKIPPED = "skipped", "Not approved"
+        IN_DOUBT = "in_doubt", "Nobody knows whether it was written"
 
     class Cause(models.TextChoices):
         NEW = "new", "New record"

@@ -14,12 +14,15 @@ class RunStatus(models.TextChoices):
     QUEUED = "queued", "Queued"
     PLANNING = "planning", "Planning"
     REVIEWING = "reviewing", "In review"
+    WAITING = "waiting", "Waiting for approval"
     APPLYING = "applying", "Applying"
     VERIFYING = "verifying", "Verifying"
     PLANNED = "planned", "Planned (dry run)"
     SUCCEEDED = "succeeded", "Succeeded"
     PARTIAL = "partial", "Done with rejections"
     REFUSED = "refused", "Refused by a guard"
+    REJECTED = "rejected", "Plan rejected"
+    EXPIRED = "expired", "Plan expired"
     FAILED = "failed", "Failed"
     CANCELLED = "cancelled", "Cancelled"
 
@@ -28,13 +31,19 @@ ACTIVE_STATUSES = (
     RunStatus.QUEUED,
     RunStatus.PLANNING,
     RunStatus.REVIEWING,
+    RunStatus.WAITING,
     RunStatus.APPLYING,
     RunStatus.VERIFYING,
 )
 
 
 class Counters(models.Model):
-    """What was counted so far; the run's are the sums of its partitions'."""
+    """What was counted so far; the run's are the sums of its partitions'.
+
+    Changes are counted on both sides; `…_left` are the part of them that is written to the left.
+    replanned: changes that had moved and were planned again within the run; unresolved: records
+    written with a reference that could not be translated yet.
+    """
 
     read = models.BigIntegerField(default=0)
     left_out = models.BigIntegerField(default=0)
@@ -47,6 +56,16 @@ class Counters(models.Model):
     deleted = models.BigIntegerField(default=0)
     rejected = models.BigIntegerField(default=0)
     stale = models.BigIntegerField(default=0)
+    read_right = models.BigIntegerField(default=0)
+    planned_left = models.BigIntegerField(default=0)
+    inserted_left = models.BigIntegerField(default=0)
+    updated_left = models.BigIntegerField(default=0)
+    deleted_left = models.BigIntegerField(default=0)
+    conflicts = models.BigIntegerField(default=0)
+    replanned = models.BigIntegerField(default=0)
+    skipped = models.BigIntegerField(default=0)
+    in_doubt = models.BigIntegerField(default=0)
+    unresolved = models.BigIntegerField(default=0)
     warnings = models.BigIntegerField(default=0)
     bytes_read = models.BigIntegerField(default=0)
     bytes_written = models.BigIntegerField(default=0)
@@ -75,10 +94,21 @@ class Run(BaseModel, Counters):
         REPLAY = "replay", "Replay of rejections"
         COMMAND = "command", "Command line"
         DEPENDENCY = "dependency", "After another rule"
+        RECORDS = "records", "Sync of single records"
+        DECISION = "decision", "A conflict was decided"
+        FOLLOW_UP = "follow_up", "References that waited"
+        UNDO = "undo", "Undo"
+        VERIFY = "verify", "Verification"
+        REPAIR = "repair", "Repair after a verification"
+
+    class Kind(models.TextChoices):
+        SYNC = "sync", "Sync"
+        UNDO = "undo", "Undo"
 
     class Mode(models.TextChoices):
         APPLY = "apply", "Apply"
         DRY_RUN = "dry_run", "Dry run"
+        VERIFY = "verify", "Verify"  # everything is compared, nothing written
 
     class Lane(models.TextChoices):
         UNDECIDED = "", "Not chosen yet"
@@ -88,6 +118,7 @@ class Run(BaseModel, Counters):
 
     rule = models.ForeignKey(Rule, on_delete=models.CASCADE, related_name="runs")
     version = models.ForeignKey(RuleVersion, on_delete=models.RESTRICT, related_name="runs")
+    kind = models.CharField(max_length=4, choices=Kind.choices, default=Kind.SYNC)
     trigger = models.CharField(max_length=10, choices=Trigger.choices, default=Trigger.MANUAL)
     mode = models.CharField(max_length=8, choices=Mode.choices, default=Mode.APPLY)
     status = models.CharField(max_length=10, choices=RunStatus.choices, default=RunStatus.QUEUED)
@@ -100,6 +131,19 @@ class Run(BaseModel, Counters):
     cursor_from = models.CharField(max_length=100, blank=True)
     cursor_to = models.CharField(max_length=100, blank=True)
     rejection_ids = models.JSONField(default=list)  # of a replay
+    selection = models.JSONField(default=list)  # [left key, right key] of the records; empty: all
+    undoes = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="undos")
+    undo_scope = models.JSONField(default=dict)  # which changes an undo takes back
+    reason = models.CharField(max_length=500, blank=True)  # why somebody asked for it
+    asks_approval = models.BooleanField(default=False)  # whatever the rule says
+    waiting_since = models.DateTimeField(null=True)
+    waits_for = models.CharField(max_length=255, blank=True)  # why a person has to approve
+    expires_at = models.DateTimeField(null=True)  # of a plan that waits
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    decided_at = models.DateTimeField(null=True)  # when it was approved or rejected
+    decision_note = models.CharField(max_length=500, blank=True)
     read_estimate = models.BigIntegerField(null=True)
     deletes_held_back = models.CharField(max_length=255, blank=True)
     started_at = models.DateTimeField(null=True)
@@ -117,7 +161,11 @@ class Run(BaseModel, Counters):
 
     class Meta:
         ordering = ["-created_at"]
-        permissions = [("cancel_run", "Can cancel a run")]
+        permissions = [
+            ("cancel_run", "Can cancel a run"),
+            ("approve_run", "Can approve or reject the plan of a run"),
+            ("undo_run", "Can undo runs, changes and records"),
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["rule"], condition=Q(status__in=ACTIVE_STATUSES), name="one_active_run"
@@ -127,6 +175,9 @@ class Run(BaseModel, Counters):
             models.Index(fields=["-created_at"], name="run_by_time"),
             models.Index(fields=["rule", "-created_at"], name="run_by_rule"),
             models.Index(fields=["status", "-created_at"], name="run_by_status"),
+            models.Index(
+                fields=["expires_at"], condition=Q(status="waiting"), name="run_by_expiry"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -137,8 +188,20 @@ class Run(BaseModel, Counters):
         return self.status in ACTIVE_STATUSES
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether its plan waits for a person (and nobody has cancelled it)."""
+        return self.status == RunStatus.WAITING and self.cancel_requested_at is None
+
+    @property
     def is_dry(self) -> bool:
-        return self.mode == self.Mode.DRY_RUN
+        """Whether nothing is written."""
+        return self.mode != self.Mode.APPLY
+
+    @property
+    def sees_everything(self) -> bool:
+        """Whether it looks at all records, so that what it does not meet is not there."""
+        partly = self.cursor_from or self.rejection_ids or self.selection
+        return self.kind == self.Kind.SYNC and not partly
 
 
 class Partition(BaseModel, Counters):
@@ -162,6 +225,7 @@ class Partition(BaseModel, Counters):
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="partitions")
     number = models.PositiveIntegerField()
     kind = models.CharField(max_length=8, choices=Kind.choices)
+    round = models.PositiveSmallIntegerField(default=0)  # 1…: what had moved, planned again
     state = models.CharField(max_length=9, choices=State.choices, default=State.TO_PLAN)
     range_field = models.CharField(max_length=255, blank=True)  # left field
     lower = models.BigIntegerField(null=True)
@@ -194,6 +258,39 @@ class Partition(BaseModel, Counters):
 
     def __str__(self) -> str:
         return f"partition {self.number} of {self.run_id}"
+
+
+class RestoreRequest(BaseModel):
+    """Somebody who may not write asks for a record, or a run, to be put back."""
+
+    class State(models.TextChoices):
+        OPEN = "open", "Open"
+        APPROVED = "approved", "Approved"
+        DECLINED = "declined", "Declined"
+        WITHDRAWN = "withdrawn", "Withdrawn"
+
+    rule = models.ForeignKey(Rule, on_delete=models.CASCADE, related_name="restore_requests")
+    run = models.ForeignKey(Run, null=True, on_delete=models.CASCADE, related_name="+")
+    scope = models.JSONField(default=dict)  # as `Run.undo_scope`
+    reason = models.CharField(max_length=500)
+    state = models.CharField(max_length=9, choices=State.choices, default=State.OPEN)
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    decided_at = models.DateTimeField(null=True)
+    note = models.CharField(max_length=500, blank=True)
+    undo = models.ForeignKey(Run, null=True, on_delete=models.SET_NULL, related_name="+")
+
+    class Meta:
+        ordering = ["-created_at"]
+        permissions = [("decide_restorerequest", "Can approve or decline restore requests")]
+        indexes = [models.Index(fields=["state", "-created_at"], name="restore_by_state")]
+
+    def __str__(self) -> str:
+        return f"{self.rule.name}: {self.reason[:60]}"
 
 
 class RunLog(models.Model):

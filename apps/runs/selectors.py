@@ -60,7 +60,7 @@ def run_progress(run: Run) -> Progress:
     applying = run.status in (RunStatus.APPLYING, RunStatus.VERIFYING)
     if applying:
         share = 0.5 + 0.5 * (_share(done, planned) or 0.0)
-        started, rows = run.planned_at, done
+        started, rows = run.decided_at or run.planned_at, done
     else:
         share = planning * (1.0 if run.is_dry else 0.5) if planning is not None else None
         started, rows = run.started_at, counters["read"]
@@ -104,10 +104,12 @@ class Phase:
 def run_phases(run: Run) -> Sequence[Phase]:
     """Plan, Review, Apply, Verify with what each took."""
     order = ("Plan",) if run.is_dry else ("Plan", "Review", "Apply", "Verify")
+    reviewed = run.decided_at or run.planned_at
+    in_review = run.status in (RunStatus.REVIEWING, RunStatus.WAITING)
     marks = {
         "Plan": (run.started_at, run.planned_at),
-        "Review": (run.planned_at, run.planned_at if run.status != RunStatus.REVIEWING else None),
-        "Apply": (run.planned_at, run.applied_at),
+        "Review": (run.planned_at, None if in_review else reviewed),
+        "Apply": (reviewed, run.applied_at),
         "Verify": (run.applied_at, run.finished_at),
     }
     return [Phase(name, *_phase_state(run, name, *marks[name])) for name in order]
@@ -117,13 +119,17 @@ _CURRENT = {
     RunStatus.QUEUED: "Plan",
     RunStatus.PLANNING: "Plan",
     RunStatus.REVIEWING: "Review",
+    RunStatus.WAITING: "Review",
     RunStatus.APPLYING: "Apply",
     RunStatus.VERIFYING: "Verify",
 }
 
 
+_NOT_APPLIED = (RunStatus.REFUSED, RunStatus.REJECTED, RunStatus.EXPIRED)
+
+
 def _phase_state(run: Run, name: str, begun: Any, ended: Any) -> tuple[str, float | None]:
-    if run.status == RunStatus.REFUSED and name in ("Review", "Apply", "Verify"):
+    if run.status in _NOT_APPLIED and name in ("Review", "Apply", "Verify"):
         return ("failed", None) if name == "Review" else ("todo", None)
     if begun is None:
         return ("todo", None)

@@ -23,6 +23,7 @@ from apps.runs.services import (
     work,
     work_until_finished,
 )
+from apps.runs.services.applying import PartitionApply
 from apps.runs.services.errors import RunRefused
 from tests.platforms import FIELDS, PLAIN_FIELDS, Pair, lines
 
@@ -161,22 +162,61 @@ def test_a_rejected_record_never_counts_as_deleted(pair: Pair) -> None:
     assert len(pair.clients()) == 5
 
 
-def test_stale_changes_are_refused_and_planned_again(pair: Pair) -> None:
+def planned_by_hand(run: Run) -> Run:
+    """Work a run until its plan is about to be applied."""
+    while run.status != "applying":
+        for part in run.partitions.filter(state="to_plan"):
+            work(part.pk)
+        run.refresh_from_db()
+    return run
+
+
+def test_stale_changes_are_refused_and_planned_again_in_the_same_run(pair: Pair) -> None:
     pair.add_customers(5)
     pair.run()
     pair.on_left("UPDATE customers SET name = 'ours' WHERE id < 3")
-    run = request_run(pair.rule, actor=None)
-    while run.status != "applying":
-        for part in run.partitions.filter(state__in=("to_plan",)):
-            work(part.pk)
-        run.refresh_from_db()
+    run = planned_by_hand(request_run(pair.rule, actor=None))
     pair.on_right("UPDATE clients SET full_name = 'theirs' WHERE client_id = 2")
     run = work_until_finished(run)
-    assert (run.updated, run.stale, run.status) == (1, 1, "partial"), lines(run)
-    assert pair.clients()[1][1] == "theirs"
+    assert (run.updated, run.stale, run.replanned) == (2, 0, 1), lines(run)
+    assert run.status == "succeeded", lines(run)
+    assert pair.clients()[1][1] == "ours"
+    outcomes = {(c.right_key, c.outcome) for c in pair.changes(run)}
+    assert outcomes == {('["1"]', "applied"), ('["2"]', "stale"), ('["2"]', "applied")}
+    assert pair.run().planned == 0
+
+
+def test_what_moves_in_every_round_is_left_to_the_next_run(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.add_customers(2)
+    pair.run()
+    pair.on_left("UPDATE customers SET name = 'ours' WHERE id = 1")
+    real, times = PartitionApply.execute, []
+
+    def somebody_is_faster(self: PartitionApply) -> None:
+        times.append(1)
+        sql = "UPDATE clients SET full_name = ? WHERE client_id = 1"
+        pair.on_right(sql, f"theirs {len(times)}")
+        real(self)
+
+    monkeypatch.setattr(PartitionApply, "execute", somebody_is_faster)
+    run = pair.run()
+    assert (run.stale, run.replanned, run.status) == (1, 3, "partial"), lines(run)
+    monkeypatch.undo()
     again = pair.run()
     assert (again.updated, again.status) == (1, "succeeded"), lines(again)
-    assert pair.clients()[1][1] == "ours"
+
+
+def test_single_records_can_be_synced(pair: Pair) -> None:
+    pair.add_customers(6)
+    pair.run()
+    pair.on_left("UPDATE customers SET name = 'new'")
+    pair.on_left("DELETE FROM customers WHERE id IN (4, 5)")
+    keys = [('["1"]', ""), ("", '["2"]'), ('["4"]', "")]
+    run = pair.run(keys=keys)
+    assert (run.updated, run.deleted, run.planned) == (2, 1, 3), lines(run)
+    assert [row[1] for row in pair.clients()] == ["new", "new", "Name 3", "Name 5", "Name 6"]
 
 
 def test_cancel_ends_a_run_before_it_writes(pair: Pair) -> None:

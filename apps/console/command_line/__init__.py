@@ -1,7 +1,8 @@
 """`manage.py lockstep VERB`: one module per group of verbs, imported when its verb is used.
 
 Each verb is a function of its arguments and an `Output`, and returns an exit code:
-0 done, 1 failed or refused, 2 wrong usage, 3 done with rejections.
+0 done, 1 failed or refused, 2 wrong usage, 3 done with rejections, or waiting
+for approval.
 """
 
 from __future__ import annotations

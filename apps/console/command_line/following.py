@@ -37,7 +37,7 @@ def _wait(run: Run, show: Callable[[Run], None]) -> Run:
     while True:
         run.refresh_from_db()
         show(run)
-        if not run.is_active:
+        if not run.is_active or run.is_waiting:
             return run
         if run.partitions.filter(lease_until__gt=now()).exists():
             idle_since = time.monotonic()

@@ -22,6 +22,7 @@ _EXIT_CODES = {
     RunStatus.SUCCEEDED: DONE,
     RunStatus.PLANNED: DONE,
     RunStatus.PARTIAL: WITH_REJECTIONS,
+    RunStatus.WAITING: WITH_REJECTIONS,  # a person is needed here as well
 }
 _SIGNS = {"insert": "+", "update": "~", "delete": "-"}
 

@@ -12,6 +12,13 @@ class RunRefused(ConfigurationError):
     default_remedy = "Wait for the run that is going on, or resume what is paused."
 
 
+class NotWaiting(RunRefused):
+    """Somebody wants to decide about a plan that does not wait for a decision."""
+
+    code = "run.not_waiting"
+    default_remedy = "Look at the run: it has been decided, cancelled, or has expired."
+
+
 class RunCancelled(LockstepError):
     code = "run.cancelled"
     action = Action.ASK

@@ -33,7 +33,9 @@ from apps.runs.services.leasing import Lease
 from apps.runs.services.plan_session import PlanSession
 from apps.runs.services.reading import links_in_range, range_over
 from apps.runs.services.replaying import replayed_batches
+from apps.runs.services.scope import keys_in_scope
 from apps.runs.services.storing import (
+    KEY_COLUMNS,
     STORE_ROWS,
     finish_plan,
     store_gone,
@@ -54,17 +56,25 @@ class OneWayPlan:
         self.held_back = ""
         self.absent = Absent((), ())
 
+        self.keys = keys_in_scope(session.partition)
+
     @property
     def complete(self) -> bool:
+        """Whether all records of the partition's range are read."""
         cursor = self.context.rule.delta is Delta.CURSOR and bool(self.run.cursor_from)
-        return not (cursor or self.run.rejection_ids)
+        return not (cursor or self.run.rejection_ids) and self.keys is None
+
+    @property
+    def knows_absence(self) -> bool:
+        """Whether a record that is not met is known to be gone."""
+        return self.complete or self.run.sweep or self.keys is not None
 
     def execute(self) -> None:
         session = self.session
         planner = Planner(
             self.context.mapping,
             self.context.rule,
-            complete=self.complete or self.run.sweep,
+            complete=self.knows_absence,
             memory_limit_mb=int(settings.LOCKSTEP["MEMORY_LIMIT_MB"]),
             spill_directory=spill_directory(),
         )
@@ -78,6 +88,9 @@ class OneWayPlan:
 
     def _read_left(self, intake: Intake) -> None:
         context, run, reader = self.context, self.run, self.context.left_reader
+        if self.keys is not None:
+            self._read_keys(intake, sorted({left for left, _ in self.keys if left}))
+            return
         if run.rejection_ids:
             batches = replayed_batches(context, run.rejection_ids, context.left_by_key)
             intake.take(batches, moves_cursor=False)
@@ -94,6 +107,12 @@ class OneWayPlan:
         if run.sweep:
             keys |= set(self._sweep())
         intake.take(context.left_by_key(sorted(keys - intake.seen)))
+
+    def _read_keys(self, intake: Intake, keys: list[str]) -> None:
+        """Read just these left records; what is not there any more is absent."""
+        intake.take(self.context.left_by_key(keys))
+        gone = links_of_left(self.run.rule_id, sorted(set(keys) - intake.seen))
+        self.absent = Absent(*(gone.column(name).to_pylist() for name in KEY_COLUMNS))
 
     def _sweep(self) -> list[str]:
         """Compare all keys: remember links whose left record is gone, return keys without link."""

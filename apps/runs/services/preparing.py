@@ -41,8 +41,10 @@ def prepare(partition: Partition, lease: Lease) -> None:
     run.sweep = window.sweep
     run.cursor_from = window.after
     run.lane, run.lane_reason = choose_lane(context, right_empty, complete=window.complete)
-    run.read_estimate = len(run.rejection_ids) or (
-        context.left.row_count if window.complete else None
+    run.read_estimate = (
+        len(run.rejection_ids)
+        or len(run.selection)
+        or (context.left.row_count if window.complete else None)
     )
     bounds = choose_bounds(context, right_empty) if window.complete else []
     edges = [None, *bounds, None]
@@ -94,6 +96,8 @@ class Window:
 def choose_window(context: RunContext) -> Window:
     """Full rules see everything; cursor rules what changed, and everything when they must."""
     run, rule = context.run, context.rule
+    if run.selection:
+        return Window(False, "", False, f"looking at {len(run.selection)} record(s)")
     if run.rejection_ids:
         return Window(False, "", False, f"replaying {len(run.rejection_ids)} rejection(s)")
     if rule.delta is Delta.FULL:

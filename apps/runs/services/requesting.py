@@ -11,12 +11,14 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 
 from apps.core.clock import now
+from apps.core.selectors import require
 from apps.ledger.models import Rejection
 from apps.ledger.services import mark_replaying
 from apps.rules.models import Rule
 from apps.rules.selectors import rules as scoped_rules
 from apps.rules.services import publish
 from apps.runs.models import ACTIVE_STATUSES, Partition, Run
+from apps.runs.selectors import runs
 from apps.runs.services.advancing import advance
 from apps.runs.services.context import require_unpaused
 from apps.runs.services.dispatching import dispatch
@@ -35,9 +37,14 @@ def request_run(
     trigger: str = Run.Trigger.MANUAL,
     sweep: bool = False,
     rejections: Sequence[Rejection] = (),
+    keys: Sequence[tuple[str, str]] = (),
+    asks_approval: bool = False,
+    reason: str = "",
 ) -> Run:
     """Queue a run of the rule's present version. `actor` None is the system itself.
 
+    keys: (left key, right key) of the only records to look at, one of the two may be empty;
+    asks_approval: its plan waits for a person, whatever the rule says.
     Raises RunRefused when something is paused or a run of the rule goes on, PermissionDenied,
     and the errors of `rules.services.publish`.
     """
@@ -56,6 +63,9 @@ def request_run(
                 requested_by=actor,
                 sweep=sweep,
                 rejection_ids=[str(pk) for pk in ids],
+                selection=[list(pair) for pair in keys],
+                asks_approval=asks_approval,
+                reason=reason[:500],
             )
             first = Partition.objects.create(run=run, number=0, kind=Partition.Kind.PREPARE)
             mark_replaying(ids)
@@ -64,15 +74,25 @@ def request_run(
         active = Run.objects.filter(rule=rule, status__in=ACTIVE_STATUSES).first()
         if active is None:
             raise
-        raise RunRefused(f"a run of rule '{rule.name}' goes on already") from None
+        raise _goes_on(active) from None
     log(run, f"Requested: {run.get_trigger_display().lower()}, version {version.number}")
     return run
 
 
+def _goes_on(active: Run) -> RunRefused:
+    """Why no other run of the rule can start."""
+    if active.is_waiting:
+        return RunRefused(
+            f"a plan of rule '{active.rule.name}' waits for approval since "
+            f"{active.waiting_since:%Y-%m-%d %H:%M} UTC",
+            remedy="Approve or reject that plan, or cancel its run.",
+        )
+    return RunRefused(f"a run of rule '{active.rule.name}' goes on already")
+
+
 def cancel_run(run: Run, *, actor: User | None) -> None:
     """Ask a run to stop; it does so within a batch. What was written stays written."""
-    if actor is not None and not actor.has_perm("runs.cancel_run"):
-        raise PermissionDenied("you may not cancel runs")
+    require(actor, runs, "cancel", run)
     asked = Run.objects.filter(
         pk=run.pk, status__in=ACTIVE_STATUSES, cancel_requested_at=None
     ).update(cancel_requested_at=now(), cancelled_by=actor)

@@ -19,8 +19,9 @@ from apps.core.selectors import platform_state
 from apps.rules.models import Rule
 from apps.rules.schedule import due_times
 from apps.rules.selectors import in_dependency_order
-from apps.runs.models import ACTIVE_STATUSES, DueRun, Partition, Run
+from apps.runs.models import ACTIVE_STATUSES, DueRun, Partition, Run, RunStatus
 from apps.runs.services.advancing import advance
+from apps.runs.services.approving import expire_plans
 from apps.runs.services.dispatching import redispatch_lost
 from apps.runs.services.requesting import request_run
 
@@ -31,7 +32,7 @@ CATCH_UP = (timedelta(days=1), timedelta(days=32), timedelta(days=400))
 
 def tick() -> None:
     """Start what is due, send lost work again, move on what a crash left between two steps."""
-    for step in (redispatch_lost, advance_stranded, start_due_runs):
+    for step in (redispatch_lost, advance_stranded, expire_plans, start_due_runs):
         try:
             step()
         except Exception:
@@ -41,8 +42,9 @@ def tick() -> None:
 def advance_stranded() -> None:
     """Runs that are active while none of their partitions waits for work."""
     waiting = Partition.objects.filter(state__in=Partition.WORKABLE).values("run_id")
+    moving = ~Q(pk__in=waiting) & ~Q(status=RunStatus.WAITING)
     stranded = Run.objects.filter(
-        Q(cancel_requested_at__isnull=False) | ~Q(pk__in=waiting), status__in=ACTIVE_STATUSES
+        Q(cancel_requested_at__isnull=False) | moving, status__in=ACTIVE_STATUSES
     )
     for run_id in stranded.values_list("pk", flat=True)[:100]:
         advance(run_id)

@@ -15,8 +15,9 @@ from django.db import DatabaseError, transaction
 from apps.connectors.errors import Action, LeaseLost, LockstepError
 from apps.core.clock import now
 from apps.runs.models import Partition, Run, RunLog
-from apps.runs.services.advancing import advance, fail
+from apps.runs.services.advancing import advance
 from apps.runs.services.applying import apply
+from apps.runs.services.ending import fail
 from apps.runs.services.errors import RunCancelled, RunRefused
 from apps.runs.services.leasing import Lease, acquire, heartbeat, release
 from apps.runs.services.logs import log
@@ -107,12 +108,12 @@ def _failed(partition: Partition, lease: Lease, error: LockstepError) -> None:
 def work_until_finished(
     run: Run, *, on_progress: Callable[[Run], None] | None = None, poll_seconds: float = 0.1
 ) -> Run:
-    """Work a run in this process, beside any workers, until it is finished."""
+    """Work a run in this process, beside any workers, until it ends or waits for a person."""
     while True:
         run.refresh_from_db()
         if on_progress is not None:
             on_progress(run)
-        if not run.is_active:
+        if not run.is_active or run.is_waiting:
             return run
         waiting = run.partitions.filter(state__in=Partition.WORKABLE).order_by("number")
         if not any(work(pk) for pk in list(waiting.values_list("pk", flat=True))):

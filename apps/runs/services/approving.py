@@ -1,0 +1,153 @@
+"""Approving plans: a person lets exactly the stored changes be applied, or some of them, or none.
+
+Whoever approves decides about the plan that they saw: nothing is planned anew, each change keeps
+its precondition, and a record that has moved since is refused and reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import F, QuerySet
+
+from apps.connectors.errors import Action, LockstepError
+from apps.core.clock import now
+from apps.core.selectors import require
+from apps.ledger.models import Change
+from apps.runs.models import Partition, Run, RunStatus
+from apps.runs.selectors import runs
+from apps.runs.services.context import require_unpaused
+from apps.runs.services.ending import sum_counters
+from apps.runs.services.errors import NotWaiting
+from apps.runs.services.logs import log
+from apps.runs.services.reviewing import abandon, begin_apply
+
+if TYPE_CHECKING:
+    from apps.accounts.models import User
+
+
+class PlanRejected(LockstepError):
+    """A person decided against a plan."""
+
+    code = "run.rejected"
+    action = Action.ASK
+    default_remedy = "Correct what the person named, then run the rule again."
+
+
+class PlanExpired(LockstepError):
+    """Nobody decided about a plan in time."""
+
+    code = "run.expired"
+    action = Action.ASK
+    default_remedy = "Run the rule again and approve its plan before it expires."
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSelection:
+    """Some of a plan's changes: those that fit every condition which is given.
+
+    ids: of changes; operations, sides, causes: any of these; field: changes that write it.
+    """
+
+    ids: tuple[int, ...] = ()
+    operations: tuple[str, ...] = ()
+    sides: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+    field: str = ""
+
+    def of(self, changes: QuerySet[Change]) -> QuerySet[Change]:
+        """The changes among these that are selected."""
+        for name in ("id", "operation", "side", "cause"):
+            values = getattr(self, f"{name}s")
+            if values:
+                changes = changes.filter(**{f"{name}__in": values})
+        if self.field:
+            changes = changes.filter(fields__contains=orjson.dumps(self.field).decode())
+        return changes
+
+
+@transaction.atomic
+def approve_run(
+    run: Run, *, actor: User | None, selection: ChangeSelection | None = None, note: str = ""
+) -> None:
+    """Apply exactly the changes of a plan that waits, or those selected; the rest is skipped.
+
+    Raises PermissionDenied (also where four eyes are asked for and the actor asked for the run),
+    NotWaiting, and RunRefused while something is paused.
+    """
+    require(actor, runs, "approve", run)
+    run = _waiting(run)
+    if actor is not None and run.version.spec().four_eyes and run.requested_by_id == actor.pk:
+        raise PermissionDenied("somebody else than the person who asked for the run must approve")
+    require_unpaused(run)
+    if selection is not None:
+        _skip_others(run, selection)
+    _note_decision(run, actor, note)
+    skipped = f", {run.skipped} skipped" if run.skipped else ""
+    log(run, f"Approved by {_name(actor)}: {run.planned - run.skipped} changes{skipped}")
+    begin_apply(run)
+
+
+@transaction.atomic
+def reject_run(run: Run, *, actor: User | None, note: str = "") -> None:
+    """End a run whose plan waits; nothing of it is written. Raises as `approve_run`."""
+    require(actor, runs, "approve", run)
+    run = _waiting(run)
+    _note_decision(run, actor, note)
+    why = f": {note}" if note else ""
+    error = PlanRejected(f"the plan was rejected by {_name(actor)}{why}")
+    abandon(run, RunStatus.REJECTED, error, f"Rejected by {_name(actor)}{why}")
+
+
+def expire_plans() -> int:
+    """End the runs whose plans have waited too long; returns how many."""
+    moment = now()
+    due = Run.objects.filter(status=RunStatus.WAITING, expires_at__lte=moment)
+    ended = 0
+    for run_id in list(due.values_list("pk", flat=True)[:100]):
+        with transaction.atomic():
+            run = Run.objects.select_for_update().get(pk=run_id)
+            if run.status == RunStatus.WAITING and run.expires_at <= moment:
+                error = PlanExpired("nobody approved the plan in time; nothing was written")
+                abandon(run, RunStatus.EXPIRED, error, "The plan expired; nothing was written")
+                ended += 1
+    return ended
+
+
+def _waiting(run: Run) -> Run:
+    """The run's row, locked. Raises NotWaiting."""
+    locked = Run.objects.select_for_update().select_related("version", "rule").get(pk=run.pk)
+    if locked.status != RunStatus.WAITING or locked.cancel_requested_at is not None:
+        raise NotWaiting(f"this run does not wait for approval, it is {locked.status}")
+    if locked.expires_at is not None and locked.expires_at <= now():
+        raise NotWaiting("this plan has expired")
+    return locked
+
+
+def _note_decision(run: Run, actor: User | None, note: str) -> None:
+    run.decided_by = actor
+    run.decided_at = now()
+    run.decision_note = note[:500]
+
+
+def _name(actor: User | None) -> str:
+    return actor.get_username() if actor is not None else "the system"
+
+
+def _skip_others(run: Run, selection: ChangeSelection) -> None:
+    planned = Change.objects.filter(run_id=run.pk, outcome=Change.Outcome.PLANNED)
+    kept = selection.of(planned).values("pk")
+    for part in run.partitions.filter(kind=Partition.Kind.RECORDS):
+        others = planned.filter(partition_id=part.pk).exclude(pk__in=kept)
+        skipped = others.update(outcome=Change.Outcome.SKIPPED, settled_at=now())
+        if skipped:
+            run.partitions.filter(pk=part.pk).update(skipped=F("skipped") + skipped)
+    sum_counters(run)
+    if run.skipped >= run.planned:
+        raise NotWaiting(
+            "none of the plan's changes is selected", remedy="Select some, or reject the plan."
+        )
