@@ -147,7 +147,7 @@ to do.
 | 0 | done |
 | 1 | failed or refused |
 | 2 | wrong usage, or no such rule or source |
-| 3 | done with rejections |
+| 3 | done with rejections, or the plan waits for approval |
 
 `run --wait` and `plan --wait` wait for the workers. When no worker takes a run within three
 seconds, the command does the work itself, so that they work without `make run` too. Stopping the
