@@ -42,7 +42,8 @@ class Capabilities:
     checksum: bool = False
     log: bool = False
     target_lock: bool = False  # writers exclude each other through the target itself
-    server_assigned_keys: bool = False
+    server_assigned_keys: bool = False  # an insert may leave the key to the target
+    returns_stored: bool = False  # a write gives back what the target made of it
     delete: bool = False
     create_dataset: bool = False
     inferred_types: bool = False  # types come from values; a reader is told which ones to use
@@ -196,20 +197,39 @@ class Operation(StrEnum):
 class ChangeBatch:
     """Changes of one operation to the same fields.
 
-    key:    table of the key fields, one row per change (these address the record);
+    key:    table of the key fields, one row per change (these address the record). An insert
+            whose key has no columns leaves the key to the target (`assigns_key`);
     before: table of the fields compared before the write (the precondition); for a delete or an
             update. Same number of rows as `key`;
     after:  table of the fields written; for an update, without unchanged fields; for an insert,
-            with the key fields. Same number of rows as `key`.
+            with the key fields unless the target assigns them. Same number of rows as `key`.
+
+    The rest is for inserts whose key the target assigns:
+
+    match:    fields of `after` that identify a record. One that has the same values is the
+              record: ALREADY when it equals `after`, else STALE. A change without a value in one
+              of them is looked for by nothing;
+    in_doubt: an earlier attempt may have got through. A record that equals `after` in all its
+              fields, and that no other change of the batch equals, is that attempt's: ALREADY.
+              Several such records are IN_DOUBT, for a person to decide.
     """
 
     operation: Operation
     key: pa.Table
     before: pa.Table | None = None
     after: pa.Table | None = None
+    match: tuple[str, ...] = ()
+    in_doubt: bool = False
+
+    @property
+    def assigns_key(self) -> bool:
+        """Whether the target gives the records their keys."""
+        return self.operation is Operation.INSERT and self.key.num_columns == 0
 
     @property
     def num_rows(self) -> int:
+        if self.assigns_key and self.after is not None:
+            return int(self.after.num_rows)
         return int(self.key.num_rows)
 
 
@@ -218,6 +238,7 @@ class WriteStatus(StrEnum):
     ALREADY = "already"  # the record is as it should be: an earlier attempt got through
     STALE = "stale"  # the record is neither as before nor as after: somebody moved it
     REJECTED = "rejected"  # the target refused this record
+    IN_DOUBT = "in_doubt"  # several records could be what an earlier attempt wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,11 +253,19 @@ class WriteProblem:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """Outcome of a ChangeBatch: every row is APPLIED but those in `exceptions` (by row index)."""
+    """Outcome of a ChangeBatch: every row is APPLIED but those in `exceptions` (by row index).
+
+    stored: where `returning` named fields, a table of these, one row per change, in neutral
+            storage: the record as the target held it at the end of the batch's transaction, for
+            a change that is APPLIED or ALREADY. All NULL for the others and for deletes;
+    keys:   where the target assigned the keys, a table of the dataset's key fields, likewise.
+    """
 
     num_rows: int
     exceptions: dict[int, WriteProblem] = field(default_factory=dict)
     bytes_written: int = 0
+    stored: pa.Table | None = None
+    keys: pa.Table | None = None
 
 
 class WriteSession(ABC):
@@ -250,6 +279,10 @@ class WriteSession(ABC):
     delete: as update; ALREADY when the record is gone.
     A row that the target refuses (constraint, range, length) is REJECTED and the others go on.
     Comparison is exact: case, accents, trailing blanks, signs of zero aside, NULL equal to NULL.
+
+    Changes of one batch may refer to one another in any order (a record to its parent in the
+    same dataset), in a circle too where the target checks references no earlier than at the end
+    of a statement.
     """
 
     @abstractmethod
@@ -259,8 +292,20 @@ class WriteSession(ABC):
     def __exit__(self, *exc_info: object) -> None: ...
 
     @abstractmethod
-    def apply(self, batch: ChangeBatch, fence: Fence) -> WriteResult:
-        """Write one batch in one transaction; `fence` is called last, before the commit."""
+    def apply(
+        self, batch: ChangeBatch, fence: Fence, *, returning: Sequence[str] = ()
+    ) -> WriteResult:
+        """Write one batch in one transaction; `fence` is called last, before the commit.
+
+        returning: fields to give back as `WriteResult.stored`; only where
+        `capabilities.returns_stored`. A change is taken back and REJECTED when what the target
+        made of it cannot be told: `record.key_changed` (a trigger moved or removed the record),
+        `record.unreadable` (a value has no neutral form), `record.ambiguous` (several records
+        have the key now).
+
+        An insert without key columns needs `capabilities.server_assigned_keys`. Raises
+        KeyMissing when the dataset has no key, or the target cannot say which key it gave.
+        """
 
 
 S = TypeVar("S", bound=ConnectorSettings)

@@ -24,9 +24,9 @@ from apps.connectors.base import (
     WriteResult,
     WriteStatus,
 )
-from apps.connectors.errors import SchemaMismatch
+from apps.connectors.errors import KeyMissing, SchemaMismatch
 from apps.connectors.sql import find_fields
-from apps.connectors.sql_values import decode
+from apps.connectors.sql_values import decode, list_to_json
 from apps.connectors.types import Kind
 
 ROW = "lockstep_row"
@@ -57,6 +57,9 @@ def rejected(code: str, message: str, name: str = "") -> WriteProblem:
     return WriteProblem(WriteStatus.REJECTED, code, message, name)
 
 
+NOT_WRITTEN = rejected("record.not_written", "A trigger of the table keeps it from being written.")
+
+
 class RowRefused(Exception):
     """The database refused a statement because of the data of some row in it."""
 
@@ -69,18 +72,16 @@ class RowRefused(Exception):
 class PreparedBatch:
     """A ChangeBatch in the target's storage, with the outcomes known so far.
 
-    All three tables have as many rows as the batch; columns are in their fields' Arrow types.
+    All three tables have as many rows as the batch, or no columns; columns are in their fields'
+    Arrow types.
     """
 
     operation: Operation
+    num_rows: int
     key: pa.Table
     before: pa.Table
     after: pa.Table
     exceptions: dict[int, WriteProblem] = field(default_factory=dict)
-
-    @property
-    def num_rows(self) -> int:
-        return int(self.key.num_rows)
 
     def pending(self) -> list[int]:
         """The rows that have no outcome yet, ascending."""
@@ -92,22 +93,28 @@ class PreparedBatch:
         """Give a row its outcome; the first one stands."""
         self.exceptions.setdefault(row, problem)
 
-    def result(self) -> WriteResult:
+    def result(
+        self, *, stored: pa.Table | None = None, keys: pa.Table | None = None
+    ) -> WriteResult:
         applied = self.num_rows - len(self.exceptions)
         written = self.after if self.after.num_columns else self.key
         size = int(written.nbytes * applied / self.num_rows) if self.num_rows else 0
-        return WriteResult(self.num_rows, dict(sorted(self.exceptions.items())), size)
+        return WriteResult(self.num_rows, dict(sorted(self.exceptions.items())), size, stored, keys)
 
 
 def prepare(batch: ChangeBatch, current: DatasetSchema) -> PreparedBatch:
     """Bring a batch into the target's storage and settle what is impossible at sight.
 
-    Raises FieldMissing, or SchemaMismatch when a field can never be written.
+    Raises FieldMissing, SchemaMismatch when a field can never be written, or KeyMissing when the
+    target is to give out keys of a dataset that has none.
     """
-    prepared = PreparedBatch(batch.operation, pa.table({}), pa.table({}), pa.table({}))
+    nothing = pa.table({})
+    prepared = PreparedBatch(batch.operation, batch.num_rows, nothing, nothing, nothing)
+    if batch.assigns_key and not current.key:
+        raise KeyMissing("the dataset has no key that it could assign", where=current.name)
     prepared.key = _convert(batch.key, current, prepared, _refuse_value)
     _refuse_null_keys(prepared)
-    _refuse_repeated_keys(prepared)
+    _refuse_repeated(prepared, prepared.key)
     if batch.before is not None and batch.operation is not Operation.INSERT:
         prepared.before = _convert(batch.before, current, prepared, lambda _: STALE)
     if batch.after is not None and batch.operation is not Operation.DELETE:
@@ -119,6 +126,9 @@ def prepare(batch: ChangeBatch, current: DatasetSchema) -> PreparedBatch:
                 )
         prepared.after = _convert(batch.after, current, prepared, _refuse_value)
         _refuse_what_does_not_fit(prepared, current)
+        if batch.assigns_key:
+            find_fields(current, batch.match)
+            _refuse_repeated(prepared, prepared.after.select(list(batch.match)))
     return prepared
 
 
@@ -151,21 +161,29 @@ def _refuse_null_keys(prepared: PreparedBatch) -> None:
                 prepared.settle(row, rejected("record.required", "A key field has no value.", name))
 
 
-def _refuse_repeated_keys(prepared: PreparedBatch) -> None:
-    key = prepared.key
-    names = [f"key{index}" for index in range(key.num_columns)]
-    numbered = pa.table([*key.columns, pa.array(range(key.num_rows))], [*names, ROW])
-    groups = numbered.group_by(names, use_threads=False).aggregate([(ROW, "min"), (ROW, "count")])
-    if groups.num_rows == key.num_rows:
+def _refuse_repeated(prepared: PreparedBatch, identity: pa.Table) -> None:
+    """Settle the rows whose identity, when it is complete, an earlier row has as well."""
+    if not identity.num_columns:
+        return
+    columns = [_hashable(column) for column in identity.columns]
+    names = [f"key{index}" for index in range(len(columns))]
+    numbered = pa.table([*columns, pa.array(range(identity.num_rows))], [*names, ROW])
+    groups = numbered.group_by(names, use_threads=False).aggregate([(ROW, "count")])
+    if groups.num_rows == identity.num_rows:
         return
     seen: set[tuple[object, ...]] = set()
     repeated = groups.filter(pc.greater(groups.column(f"{ROW}_count"), 1)).select(names)
     keys = {tuple(row.values()) for row in repeated.to_pylist()}
-    for row, values in enumerate(zip(*(c.to_pylist() for c in key.columns), strict=True)):
-        if values in keys:
+    for row, values in enumerate(zip(*(c.to_pylist() for c in columns), strict=True)):
+        if values in keys and None not in values:
             if values in seen:
                 prepared.settle(row, REPEATED)
             seen.add(values)
+
+
+def _hashable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column that rows can be grouped by: lists as their text."""
+    return list_to_json(column.combine_chunks()) if pa.types.is_list(column.type) else column
 
 
 def _refuse_what_does_not_fit(prepared: PreparedBatch, current: DatasetSchema) -> None:

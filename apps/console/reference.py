@@ -90,6 +90,8 @@ _CAPABILITIES = {
     "cursor": "reads only what lies after a cursor value",
     "key_lookup": "reads given keys without a full scan",
     "transactions": "writes a batch whole or not at all",
+    "server_assigned_keys": "tells the keys that it assigns",
+    "returns_stored": "tells what it makes of a record",
     "target_lock": "writers exclude each other through the target",
     "delete": "can delete",
     "create_dataset": "creates missing datasets",

@@ -7,7 +7,7 @@ as it is. A file whose end cannot be read is never rewritten.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from apps.connectors.base import (
     WriteResult,
     WriteSession,
 )
-from apps.connectors.errors import MalformedFile
+from apps.connectors.errors import ConfigurationError, MalformedFile
 from apps.connectors.files import json_format
 from apps.connectors.files.changes import Matcher
 from apps.connectors.files.csv_format import CsvReader, render, text_columns
@@ -76,10 +76,14 @@ class FileWriteSession(WriteSession):
     def __exit__(self, *exc_info: object) -> None:
         self._right.release()
 
-    def apply(self, batch: ChangeBatch, fence: Fence) -> WriteResult:
+    def apply(
+        self, batch: ChangeBatch, fence: Fence, *, returning: Sequence[str] = ()
+    ) -> WriteResult:
         """Decide each change, then replace the file if anything is to be written."""
         if self._schema is None:
             raise RuntimeError("apply() outside of the session")
+        if returning or batch.assigns_key:
+            raise ConfigurationError("a file gives nothing back", where=self._ref.dataset)
         matcher = Matcher(batch, self._schema)
         with self._turn.held(self._lease_seconds):
             remove_leftovers(self._ref.path)

@@ -56,7 +56,6 @@ class MysqlConnector(Connector[MysqlSettings]):
         key_ranges=True,
         transactions=True,
         target_lock=True,
-        server_assigned_keys=True,
         delete=True,
         create_dataset=True,
         batch_rows=10_000,

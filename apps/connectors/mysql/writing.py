@@ -112,9 +112,13 @@ class MysqlWriteSession(WriteSession):
             self._open.close()
             self._open = None
 
-    def apply(self, batch: ChangeBatch, fence: Fence) -> WriteResult:
+    def apply(
+        self, batch: ChangeBatch, fence: Fence, *, returning: Sequence[str] = ()
+    ) -> WriteResult:
         if self._open is None:
             raise RuntimeError("the session has not been entered")
+        if returning or batch.assigns_key:
+            raise SchemaMismatch("this target gives nothing back", where=self._dataset.name)
         return self._open.apply(batch, fence)
 
 

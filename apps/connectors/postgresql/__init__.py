@@ -55,6 +55,7 @@ class PostgresqlConnector(Connector[PostgresqlSettings]):
         bulk_load=True,
         target_lock=True,
         server_assigned_keys=True,
+        returns_stored=True,
         delete=True,
         create_dataset=True,
         batch_rows=20_000,

@@ -45,7 +45,11 @@ SELECT a.attrelid, a.attname,
        a.attnotnull OR coalesce(ty.typnotnull, false), a.atthasdef, a.attidentity, a.attgenerated,
        coalesce(pg_get_expr(d.adbin, d.adrelid), '') LIKE 'nextval(%%',
        CASE WHEN a.attcollation <> 0
-            THEN quote_ident(cn.nspname) || '.' || quote_ident(co.collname) ELSE '' END
+            THEN quote_ident(cn.nspname) || '.' || quote_ident(co.collname) ELSE '' END,
+       CASE WHEN a.attidentity <> ''
+            THEN format('nextval(%%L::regclass)',
+                        pg_get_serial_sequence(a.attrelid::regclass::text, a.attname::text))
+            WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END
 FROM pg_attribute a
 JOIN pg_type ty ON ty.oid = a.atttypid
 LEFT JOIN resolved r ON r.root = a.atttypid
@@ -156,7 +160,7 @@ def _grouped(
 
 
 def _field(row: tuple[Any, ...]) -> FieldSchema:
-    _, name, native, base, _, not_null, has_default, identity, generated, serial, _ = row
+    _, name, native, base, _, not_null, has_default, identity, generated, serial, _, _ = row
     return FieldSchema(
         name=name,
         type=NativeType.parse(base).neutral,
@@ -175,6 +179,7 @@ def _column(row: tuple[Any, ...]) -> Column:
         cast=row[4],
         collation=row[10],
         identity_always=row[7] == "a",
+        default=row[11] or "",
     )
 
 

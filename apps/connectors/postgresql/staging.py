@@ -30,10 +30,13 @@ class Stage:
         self._known: set[str] = set()
         self.name = ""
 
-    def use_table(self, prepared: PreparedBatch) -> None:
-        """Make sure a table of the batch's shape exists. Outside of a transaction."""
+    def use_table(self, prepared: PreparedBatch, *, assigned_key: int = 0) -> None:
+        """Make sure a table of the batch's shape exists. Outside of a transaction.
+
+        assigned_key: how many key columns to leave free, where the target assigns the keys.
+        """
         shape = (
-            prepared.key.num_columns,
+            prepared.key.num_columns or assigned_key,
             prepared.before.num_columns,
             prepared.after.num_columns,
         )
@@ -48,17 +51,19 @@ class Stage:
     def fill(self, prepared: PreparedBatch, rows: list[int]) -> None:
         """Copy the given rows of the batch in."""
         columns: list[Any] = [pa.array(rows, pa.int64())]
+        names = ["n"]
         indices = None if len(rows) == prepared.num_rows else pa.array(rows, pa.int64())
-        for table in (prepared.key, prepared.before, prepared.after):
-            for column in table.columns:
+        for letter, table in (("k", prepared.key), ("b", prepared.before), ("a", prepared.after)):
+            for number, column in enumerate(table.columns):
                 kept = column if indices is None else column.take(indices)
-                columns.append(_staged(kept))
-        names = [f"c{index}" for index in range(len(columns))]
+                columns.append(staged(kept))
+                names.append(f"{letter}{number}")
         buffer = io.BytesIO()
         pa_csv.write_csv(pa.table(columns, names=names), buffer, _CSV)
+        statement = f"COPY {self.name} ({', '.join(names)}) FROM STDIN (FORMAT csv)"
         with (
             self._connection.cursor() as cursor,
-            cursor.copy(f"COPY {self.name} FROM STDIN (FORMAT csv)".encode()) as copy,
+            cursor.copy(statement.encode()) as copy,
         ):
             copy.write(buffer.getbuffer())
 
@@ -80,7 +85,7 @@ def _column_names(shape: tuple[int, int, int]) -> list[str]:
     ]
 
 
-def _staged(column: pa.ChunkedArray) -> pa.Array:
+def staged(column: pa.ChunkedArray) -> pa.Array:
     """A column in a type whose CSV form PostgreSQL reads back exactly."""
     values = column.combine_chunks()
     if pa.types.is_binary(values.type):

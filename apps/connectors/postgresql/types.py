@@ -108,6 +108,7 @@ class Column:
     cast: str  # type to cast staged text to: without modifiers, so that nothing is cut in silence
     collation: str = ""  # qualified, for columns that have one
     identity_always: bool = False
+    default: str = ""  # the expression that gives a value where an insert does not
 
     @property
     def type(self) -> NeutralType:
@@ -127,6 +128,16 @@ class Column:
         if self.type.is_wide_decimal:
             return f"trim_scale({column})::text"
         return f"{column}::text"
+
+    def text(self, alias: str = "t") -> str:
+        """The expression to read the column as text, or as an array of texts; bytes as hex."""
+        column = f"{alias}.{quote(self.name)}"
+        suffix = "[]" if self.native.is_array else ""
+        if self.native.name == "real":
+            column = f"{column}::float8{suffix}"  # as exact as it is read otherwise
+        if self.type.is_wide_decimal:
+            column = f"trim_scale({column})"
+        return f"{column}::text{suffix}"
 
     def staged(self, value: str) -> str:
         """A staged text in the column's type."""

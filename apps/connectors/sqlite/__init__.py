@@ -39,6 +39,7 @@ class SqliteConnector(Connector[SqliteSettings]):
         transactions=True,
         target_lock=True,
         server_assigned_keys=True,
+        returns_stored=True,
         delete=True,
         create_dataset=True,
         batch_rows=20_000,

@@ -138,11 +138,19 @@ def stage_keys(
 ) -> None:
     """Put keys, with the row numbers given, into the connection's own temporary table."""
     fields = find_fields(current, keys.column_names)
-    names = ", ".join(f"k{index}" for index in range(len(fields)))
+    stage_values(
+        connection, rows, [bound_values(keys.column(field.name), field) for field in fields]
+    )
+
+
+def stage_values(
+    connection: sqlite3.Connection, rows: Sequence[int], columns: Sequence[Sequence[Any]]
+) -> None:
+    """Put columns of values, as SQLite has them, into that table."""
+    names = "".join(f", k{index}" for index in range(len(columns)))
     connection.execute(f"DROP TABLE IF EXISTS temp.{KEYS_TABLE}")
-    connection.execute(f"CREATE TEMP TABLE {KEYS_TABLE} (n INTEGER PRIMARY KEY, {names})")
-    columns = [bound_values(keys.column(field.name), field) for field in fields]
-    marks = ", ".join("?" for _ in range(len(fields) + 1))
+    connection.execute(f"CREATE TEMP TABLE {KEYS_TABLE} (n INTEGER PRIMARY KEY{names})")
+    marks = ", ".join("?" for _ in range(len(columns) + 1))
     connection.executemany(
         f"INSERT INTO {KEYS_TABLE} VALUES ({marks})", zip(rows, *columns, strict=True)
     )

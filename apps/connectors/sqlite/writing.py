@@ -7,9 +7,7 @@ can be read, judged and written without one of them moving in between.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -23,16 +21,15 @@ from apps.connectors.base import (
     DatasetSchema,
     Fence,
     Operation,
-    WriteProblem,
     WriteResult,
     WriteSession,
-    WriteStatus,
 )
-from apps.connectors.errors import PermissionRefused, RecordError, SchemaMismatch, TargetBusy
+from apps.connectors.errors import RecordError, SchemaMismatch, TargetBusy
 from apps.connectors.sql import find_fields
+from apps.connectors.sql_returning import Found, addresses, aligned, write_and_read_back
 from apps.connectors.sql_writing import (
     AMBIGUOUS,
-    ROW,
+    NOT_WRITTEN,
     PreparedBatch,
     RowRefused,
     judge,
@@ -41,62 +38,21 @@ from apps.connectors.sql_writing import (
     write_isolating,
 )
 from apps.connectors.sqlite import discovery
-from apps.connectors.sqlite.connection import (
-    SqliteSettings,
-    connect,
-    quote,
-    refusal,
-    translate,
-    translated,
+from apps.connectors.sqlite.assigning import insert_assigned
+from apps.connectors.sqlite.connection import SqliteSettings, connect, quote, translated
+from apps.connectors.sqlite.locking import FileLock
+from apps.connectors.sqlite.reading import key_join, key_match, stage_keys
+from apps.connectors.sqlite.statements import (
+    STALE_UNREADABLE,
+    overruling,
+    read_staged,
+    refusing,
+    savepoint,
 )
-from apps.connectors.sqlite.reading import KEYS_TABLE, key_join, key_match, stage_keys, to_batch
 from apps.connectors.sqlite.types import bound_values, keeps_exactly
 
 _DEADLINE_SHARE = 0.8
 _INSTRUCTIONS_PER_LOOK = 20_000
-_NOT_WRITTEN = rejected("record.not_written", "A trigger of the table keeps it from being written.")
-
-
-class FileLock:
-    """An exclusive lock that the operating system drops when its holder dies."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = -1
-
-    def acquire(self, seconds: float) -> None:
-        """Raises TargetBusy after that many seconds."""
-        deadline = time.monotonic() + seconds
-        while not self._try():
-            if time.monotonic() >= deadline:
-                raise TargetBusy("another writer holds this target's lock", where=str(self._path))
-            time.sleep(0.05)
-
-    def _try(self) -> bool:
-        try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise PermissionRefused(
-                "the lock file cannot be made",
-                where=str(self._path),
-                remedy="Let the workers' user write to the database's folder.",
-            ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = os.fstat(descriptor).st_ino == os.stat(self._path).st_ino
-        except OSError:
-            held = False
-        if held:
-            self._descriptor = descriptor
-        else:
-            os.close(descriptor)
-        return held
-
-    def release(self) -> None:
-        if self._descriptor >= 0:
-            self._path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 class SqliteWriteSession(WriteSession):
@@ -137,17 +93,19 @@ class SqliteWriteSession(WriteSession):
             self._connection = None
         self._lock.release()
 
-    def apply(self, batch: ChangeBatch, fence: Fence) -> WriteResult:
+    def apply(
+        self, batch: ChangeBatch, fence: Fence, *, returning: Sequence[str] = ()
+    ) -> WriteResult:
         connection = self._connection
         if connection is None:
             raise RuntimeError("the session has not been entered")
+        find_fields(self._current, returning)
         prepared = prepare(batch, self._current)
         _refuse_what_sqlite_alters(prepared, self._current)
         with translated(self._current.name):
             self._begin(connection)
             try:
-                judge_current(connection, prepared, self._current)
-                _write(connection, prepared, self._current)
+                result = _apply(connection, batch, prepared, self._current, returning)
                 fence()
                 _commit(connection, self._current.name)
             except BaseException:
@@ -156,7 +114,7 @@ class SqliteWriteSession(WriteSession):
                 raise
             finally:
                 connection.set_progress_handler(None, 0)
-        return prepared.result()
+        return result
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         left = self._lease_seconds() * _DEADLINE_SHARE
@@ -192,6 +150,45 @@ def _refuse_what_sqlite_alters(prepared: PreparedBatch, current: DatasetSchema) 
                 prepared.settle(row, rejected("record.out_of_range", message, target.name))
 
 
+def _apply(
+    connection: sqlite3.Connection,
+    batch: ChangeBatch,
+    prepared: PreparedBatch,
+    current: DatasetSchema,
+    returning: Sequence[str],
+) -> WriteResult:
+    if batch.assigns_key:
+        return insert_assigned(connection, batch, prepared, current, returning)
+
+    def write() -> None:
+        judge_current(connection, prepared, current)
+        _write(connection, prepared, current)
+
+    if not returning:
+        write()
+        return prepared.result()
+    found = write_and_read_back(
+        prepared,
+        lambda: savepoint(connection, "whole"),
+        write,
+        lambda rows: _read_back(connection, prepared, current, rows, returning),
+    )
+    return prepared.result(stored=aligned(found, returning, current, prepared.num_rows))
+
+
+def _read_back(
+    connection: sqlite3.Connection,
+    prepared: PreparedBatch,
+    current: DatasetSchema,
+    rows: list[int],
+    returning: Sequence[str],
+) -> Found:
+    keys = addresses(prepared)
+    stage_keys(connection, keys.take(pa.array(rows, pa.int64())), current, rows)
+    join = key_join(find_fields(current, keys.column_names))
+    return read_staged(connection, current, join, returning)
+
+
 def judge_current(
     connection: sqlite3.Connection, prepared: PreparedBatch, current: DatasetSchema
 ) -> None:
@@ -201,77 +198,25 @@ def judge_current(
         return
     stage_keys(connection, prepared.key.take(pending), current, pending)
     names = list(dict.fromkeys([*prepared.before.column_names, *prepared.after.column_names]))
-    fields = find_fields(current, names)
-    columns = "".join(f", t.{quote(field.name)}" for field in fields)
     join = key_join(find_fields(current, prepared.key.column_names))
-    rows = connection.execute(
-        f"SELECT s.n{columns} FROM {KEYS_TABLE} AS s "
-        f"CROSS JOIN {quote(current.name)} AS t ON {join}"
-    ).fetchall()
-    numbers = [row[0] for row in rows]
-    found, unreadable = _found_table([row[1:] for row in rows], numbers, fields, current)
-    for row in unreadable:
-        stale = WriteProblem(WriteStatus.STALE, "record.malformed", "The record is unreadable.")
-        prepared.settle(row, AMBIGUOUS if numbers.count(row) > 1 else stale)
-    judge(prepared, found, prepared.after)
-
-
-def _found_table(
-    rows: list[tuple[Any, ...]],
-    numbers: list[int],
-    fields: Sequence[Any],
-    current: DatasetSchema,
-) -> tuple[pa.Table, list[int]]:
-    """The readable records with their row numbers, and the numbers of the unreadable ones."""
-    if not fields:
-        return pa.table({ROW: pa.array(numbers, pa.int64())}), []
-    readable: list[int] = []
-    unreadable: list[int] = []
-    whole = to_batch(rows, fields, current)
-    if not whole.rejected:
-        table = pa.Table.from_batches([whole.records])
-        return table.append_column(ROW, pa.array(numbers, pa.int64())), []
-    parts = [whole.records.slice(0, 0)]
-    for number, row in zip(numbers, rows, strict=True):
-        single = to_batch([row], fields, current)
-        (unreadable if single.rejected else readable).append(number)
-        parts.append(single.records)
-    table = pa.Table.from_batches(parts)
-    return table.append_column(ROW, pa.array(readable, pa.int64())), unreadable
+    found = read_staged(connection, current, join, names)
+    for row in found.unreadable:
+        several = row in found.numbers or found.unreadable.count(row) > 1
+        prepared.settle(row, AMBIGUOUS if several else STALE_UNREADABLE)
+    judge(prepared, found.records, prepared.after)
 
 
 def _write(connection: sqlite3.Connection, prepared: PreparedBatch, current: DatasetSchema) -> None:
-    or_abort = "OR ABORT " if _resolves_conflicts(connection, current.name) else ""
+    or_abort = overruling(connection, current.name)
     statement, parameters = _statement(prepared, current, or_abort)
 
     def write(rows: Sequence[int]) -> None:
-        connection.execute("SAVEPOINT part")
-        try:
+        with refusing(connection, current.name):
             written = connection.executemany(statement, (parameters[row] for row in rows)).rowcount
-        except sqlite3.Error as error:
-            connection.execute("ROLLBACK TO part")
-            connection.execute("RELEASE part")
-            problem = refusal(error)
-            if problem is None:
-                raise translate(error, current.name) from error
-            raise RowRefused(problem) from error
-        if written != len(rows):
-            connection.execute("ROLLBACK TO part")
-        connection.execute("RELEASE part")
-        if written != len(rows):
-            raise RowRefused(_NOT_WRITTEN)
+            if written != len(rows):
+                raise RowRefused(NOT_WRITTEN)
 
     write_isolating(prepared.pending(), write, prepared.settle)
-
-
-def _resolves_conflicts(connection: sqlite3.Connection, table: str) -> bool:
-    """Whether constraints of the table say what to do on conflict, such as replace other records.
-
-    Only then do our statements overrule that: what they say holds for the table's triggers too,
-    which may well rely on an INSERT OR IGNORE of their own.
-    """
-    row = connection.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
-    return row is not None and "CONFLICT" in str(row[0]).upper()
 
 
 def _statement(

@@ -1,0 +1,212 @@
+"""The statements that write a batch by the keys it names, inside its transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from apps.connectors.base import Operation
+from apps.connectors.errors import TargetBusy
+from apps.connectors.postgresql.connection import literal, quote, refusal
+from apps.connectors.postgresql.target import Target
+from apps.connectors.postgresql.types import Column
+from apps.connectors.sql_writing import (
+    ALREADY,
+    AMBIGUOUS,
+    DUPLICATE,
+    GONE,
+    STALE,
+    TAKEN,
+    PreparedBatch,
+    write_isolating,
+)
+
+_NO_ARBITER = "55000"  # a deferrable unique constraint cannot serve ON CONFLICT
+
+
+class BatchWriter:
+    """The statements of one batch inside its transaction."""
+
+    def __init__(self, target: Target, prepared: PreparedBatch) -> None:
+        self._target = target
+        self._prepared = prepared
+        table = target.table
+        self._keys = table.column_list(prepared.key.column_names)
+        self._before = table.column_list(prepared.before.column_names)
+        self._after = table.column_list(prepared.after.column_names)
+        self._match = " AND ".join(c.match(f"s.k{i}") for i, c in enumerate(self._keys))
+        self._join = f"{target.stage.name} s JOIN {target.name} t ON {self._match}"
+        self._is_unique = table.is_unique(prepared.key.column_names)
+        self._written: set[int] = set()
+
+    def write(self, rows: list[int]) -> None:
+        if self._prepared.operation is Operation.INSERT:
+            self._insert(rows)
+            return
+        if not self._is_unique:
+            self._settle_ambiguous(rows)
+            rows = self._prepared.pending()
+        statement = (
+            self._update_statement()
+            if self._prepared.operation is Operation.UPDATE
+            else self._delete_statement()
+        )
+        write_isolating(rows, lambda part: self._change(statement, part), self._prepared.settle)
+        left = [row for row in self._prepared.pending() if row not in self._written]
+        if left:
+            self._judge_unchanged(left)
+
+    def _insert(self, rows: list[int]) -> None:
+        if not (self._is_unique and self._insert_at_once(rows)):
+            self._settle_existing()
+            rows = self._prepared.pending()
+            self._target.stage.discard(sorted(self._prepared.exceptions))
+            write_isolating(rows, self._insert_part, self._prepared.settle)
+        self._advance_sequences()
+
+    def _insert_at_once(self, rows: list[int]) -> bool:
+        """Insert all rows; leave nothing and say False when even one of them was not new."""
+        count = -1
+        try:
+            with self._target.connection.transaction():
+                count = self._run_insert(rows)
+                if count != len(rows):
+                    raise psycopg.Rollback
+        except psycopg.Error as error:
+            if refusal(error) is None and error.sqlstate != _NO_ARBITER:
+                raise
+        return count == len(rows)
+
+    def _run_insert(self, rows: Sequence[int], *, skip_conflicts: bool = True) -> int:
+        names = ", ".join(quote(column.name) for column in self._after)
+        values = ", ".join(column.staged(f"s.a{i}") for i, column in enumerate(self._after))
+        override = any(column.identity_always for column in self._after)
+        statement = (
+            f"INSERT INTO {self._target.name} ({names}) "
+            f"{'OVERRIDING SYSTEM VALUE ' if override else ''}"
+            f"SELECT {values} FROM {self._target.stage.name} s WHERE {between(rows)}"
+            f"{' ON CONFLICT DO NOTHING' if skip_conflicts else ''}"
+        )
+        return self._target.run(statement).rowcount
+
+    def _settle_existing(self) -> None:
+        same = conjunction(column.same(f"s.a{i}") for i, column in enumerate(self._after))
+        equal: dict[int, bool] = {}
+        for row, is_same in self._look(same):
+            equal[row] = equal.get(row, False) or is_same
+        for row, is_same in equal.items():
+            self._prepared.settle(row, ALREADY if is_same else TAKEN)
+
+    def _insert_part(self, rows: Sequence[int]) -> None:
+        def insert() -> None:
+            try:
+                with self._target.connection.transaction():
+                    count = self._run_insert(rows)
+            except psycopg.errors.ObjectNotInPrerequisiteState:
+                count = self._run_insert(rows, skip_conflicts=False)
+            if count != len(rows):
+                self._settle_conflicting(rows, count)
+
+        self._target.guarded(insert)
+
+    def _settle_conflicting(self, rows: Sequence[int], inserted: int) -> None:
+        """Rows that were skipped although their key was free clash in another unique key."""
+        absent = self._target.run(
+            f"SELECT s.n FROM {self._target.stage.name} s WHERE {between(rows)} "
+            f"AND NOT EXISTS (SELECT 1 FROM {self._target.name} t WHERE {self._match})"
+        ).fetchall()
+        if len(rows) - len(absent) != inserted:
+            raise TargetBusy(
+                "another writer inserted the same keys at the same time", where=self._target.where
+            )
+        for (row,) in absent:
+            self._prepared.settle(row, DUPLICATE)
+
+    def _settle_ambiguous(self, rows: list[int]) -> None:
+        found = self._target.run(f"SELECT s.n FROM {self._join} GROUP BY s.n HAVING count(*) > 1")
+        ambiguous = [row for (row,) in found]
+        for row in ambiguous:
+            self._prepared.settle(row, AMBIGUOUS)
+        self._target.stage.discard(ambiguous)
+
+    def _unchanged(self) -> str:
+        return conjunction(column.same(f"s.b{i}") for i, column in enumerate(self._before))
+
+    def _update_statement(self) -> str:
+        values = ", ".join(
+            f"{quote(column.name)} = {column.staged(f's.a{i}')}"
+            for i, column in enumerate(self._after)
+        )
+        return (
+            f"UPDATE {self._target.name} t SET {values} FROM {self._target.stage.name} s "
+            f"WHERE {self._match} AND {self._unchanged()}"
+        )
+
+    def _delete_statement(self) -> str:
+        return (
+            f"DELETE FROM {self._target.name} t USING {self._target.stage.name} s "
+            f"WHERE {self._match} AND {self._unchanged()}"
+        )
+
+    def _change(self, statement: str, rows: Sequence[int]) -> None:
+        written: list[int] = []
+
+        def change() -> None:
+            done = self._target.run(f"{statement} AND {between(rows)} RETURNING s.n")
+            written.extend(row for (row,) in done)
+
+        self._target.guarded(change)
+        self._written.update(written)
+
+    def _judge_unchanged(self, rows: list[int]) -> None:
+        """Tell apart the rows that the statement passed over."""
+        is_update = self._prepared.operation is Operation.UPDATE
+        same = conjunction(column.same(f"s.a{i}") for i, column in enumerate(self._after))
+        chosen = f"s.n = ANY('{{{','.join(map(str, rows))}}}'::int[])"
+        found: dict[int, bool] = {}
+        for row, is_same in self._look(same if is_update else "false", chosen):
+            found[row] = found.get(row, True) and is_same
+        for row in rows:
+            if row not in found:
+                self._prepared.settle(row, GONE if is_update else ALREADY)
+            else:
+                self._prepared.settle(row, ALREADY if found[row] else STALE)
+
+    def _look(self, condition: str, chosen: str = "true") -> list[tuple[int, bool]]:
+        """Whether each record of the chosen rows fulfils a condition; it stays so until commit."""
+        found: list[tuple[int, bool]] = self._target.run(
+            f"SELECT s.n, {condition} FROM {self._join} WHERE {chosen} FOR NO KEY UPDATE OF t"
+        ).fetchall()
+        return found
+
+    def _advance_sequences(self) -> None:
+        """Move sequences past the numbers just written, so that the next one given out is new."""
+        fields = {field.name: field for field in self._target.table.schema.fields}
+        for index, column in enumerate(self._after):
+            if fields[column.name].server_assigned:
+                self._advance(column, f"a{index}")
+
+    def _advance(self, column: Column, staged: str) -> None:
+        target, name = literal(self._target.name), literal(column.name)
+        found = self._target.run(f"SELECT pg_get_serial_sequence({target}, {name})").fetchone()
+        if found is None or found[0] is None:
+            return
+        highest = f"(SELECT max({staged}::bigint) FROM {self._target.stage.name})"
+        try:
+            with self._target.connection.transaction():
+                self._target.run(
+                    f"SELECT setval({literal(found[0])}::regclass, {highest}) FROM {found[0]} "
+                    f"WHERE last_value < {highest}"
+                )
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.DataError):
+            return  # a sequence that is not ours to move, or that ends before this number
+
+
+def between(rows: Sequence[int]) -> str:
+    return f"s.n BETWEEN {rows[0]} AND {rows[-1]}"
+
+
+def conjunction(conditions: Any) -> str:
+    return " AND ".join(conditions) or "true"
