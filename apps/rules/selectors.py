@@ -9,12 +9,15 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
+from pydantic import ValidationError
 
 from apps.connectors.errors import ConfigurationError
 from apps.core.selectors import scoped
 from apps.engine.spec import CheckKind, CheckSpec, FieldPolicySpec, Guards, RuleSpec, TwoWaySpec
+from apps.mappings.selectors import mapping_spec
 from apps.rules.forest import Edge
 from apps.rules.models import Check, FieldPolicy, Rule, RuleVersion, SyncDraft
+from apps.rules.validation import two_way_notes
 
 
 def rules(actor: Any, action: str = "view") -> QuerySet[Rule]:
@@ -98,6 +101,14 @@ def rule_spec(rule: Rule) -> RuleSpec:
         approval_hours=rule.approval_hours,
         four_eyes=rule.four_eyes,
     )
+
+
+def rule_notes(rule: Rule) -> list[str]:
+    """What is no mistake of the rule and its mapping, as they are now, but worth knowing."""
+    try:
+        return two_way_notes(mapping_spec(rule.mapping), rule_spec(rule))
+    except ValidationError:
+        return []
 
 
 def rule_edges(rule: Rule) -> list[Edge]:

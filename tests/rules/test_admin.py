@@ -9,14 +9,16 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.urls import reverse
 
-from apps.engine.spec import CheckKind
+from apps.engine.spec import CheckKind, FieldPolicySpec
 from apps.ledger.models import Change
+from apps.mappings.services import save_mapping
 from apps.rules.admin.checks import parameter_text, parse_parameter
-from apps.rules.models import Check, Rule
+from apps.rules.models import Check, FieldPolicy, Rule
+from apps.rules.services import save_rule
 from apps.runs.models import Run
 from apps.runs.services import request_run
 from tests.people import administrator, person, signed_in, viewer
-from tests.platforms import Pair
+from tests.platforms import PLAIN_FIELDS, Pair
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -28,8 +30,24 @@ def pair(tmp_path: Path) -> Pair:
     return pair
 
 
-def posted(rule: Rule, checks: list[dict[str, str]] | None = None, **changes: Any) -> dict:
+def posted(
+    rule: Rule,
+    checks: list[dict[str, str]] | None = None,
+    policies: list[dict[str, str]] | None = None,
+    **changes: Any,
+) -> dict:
     data = {
+        "policy": "ask",
+        "first_contact": "ask",
+        "edit_delete": "edit",
+        "on_right_delete": "propagate",
+        "left_mark_value": "true",
+        "minimum_gap_seconds": "1",
+        "tie": "ask",
+        "approval": "never",
+        "approval_hours": "72",
+        "field_policies-TOTAL_FORMS": str(len(policies or [])),
+        "field_policies-INITIAL_FORMS": "0",
         "name": rule.name,
         "mapping": str(rule.mapping_id),
         "direction": "left_to_right",
@@ -48,6 +66,8 @@ def posted(rule: Rule, checks: list[dict[str, str]] | None = None, **changes: An
     }
     for number, check in enumerate(checks or []):
         data |= {f"checks-{number}-{name}": value for name, value in check.items()}
+    for number, policy in enumerate(policies or []):
+        data |= {f"field_policies-{number}-{name}": value for name, value in policy.items()}
     return {**data, **changes}
 
 
@@ -100,7 +120,8 @@ def test_who_may_change_a_rule_keeps_its_checks(pair):
     client = signed_in(person("operator", "rules.view_rule", "rules.change_rule"))
 
     shown = client.get(change_url(pair.rule)).context["inline_admin_formsets"]
-    assert [form.instance.name for form in shown[0].formset.initial_forms] == ["named"]
+    checks = next(part.formset for part in shown if part.formset.model is Check)
+    assert [form.instance.name for form in checks.initial_forms] == ["named"]
     stored = {**check, "id": str(pair.rule.checks.get().pk), "rule": str(pair.rule.pk)}
     changes = {"checks-INITIAL_FORMS": "1", "description": "changed"}
     client.post(change_url(pair.rule), posted(pair.rule, [stored], **changes))
@@ -118,6 +139,96 @@ def test_who_may_only_look_at_rules_sees_their_checks(pair):
 
     assert "named" in client.get(change_url(pair.rule)).content.decode()
     assert client.post(change_url(pair.rule), posted(pair.rule)).status_code == 403
+
+
+def two_way_rule(pair: Pair) -> Rule:
+    """The pair's rule, both ways, with a policy for one field; the mapping is copied field by
+    field, so that every field flows back.
+    """
+    save_mapping(pair.mapping, PLAIN_FIELDS, ["client_id"], actor=None)
+    pair.rule.direction = "two_way"
+    policy = FieldPolicySpec(field="balance", policy="counter")
+    save_rule(pair.rule, [], [policy], actor=None)
+    return pair.rule
+
+
+def test_two_way_settings_and_policies_are_saved_as_one_version(pair):
+    save_mapping(pair.mapping, PLAIN_FIELDS, ["client_id"], actor=None)
+    policies = [
+        {"field": "balance", "policy": "counter"},
+        {"field": "mail", "policy": "expression", "expression": "coalesce(left_value, 'x')"},
+    ]
+    changes = {
+        "direction": "two_way",
+        "first_contact": "left",
+        "approval": "always",
+        "four_eyes": "on",
+    }
+    data = posted(pair.rule, policies=policies, **changes)
+    answer = signed_in(administrator()).post(change_url(pair.rule), data)
+    assert answer.status_code == 302, answer.context["errors"]
+    spec = pair.rule.current_version.spec()
+    assert {item.field: item.policy.value for item in spec.two_way.fields} == {
+        "balance": "counter",
+        "mail": "expression",
+    }
+    assert spec.two_way.first_contact == "left"
+    assert (spec.approval, spec.four_eyes) == ("always", True)
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "says"),
+    [
+        ({"field": "mail", "policy": "counter"}, "policy", "does not suit a field of type text"),
+        ({"field": "note", "policy": "left"}, "field", "not one of the available choices"),
+        ({"field": "mail", "policy": "expression"}, "expression", "Write an expression"),
+        (
+            {"field": "mail", "policy": "expression", "expression": "getenv('HOME')"},
+            "expression",
+            "getenv",
+        ),
+    ],
+)
+def test_a_policy_that_does_not_suit_is_shown_in_its_line(pair, line, field, says):
+    save_mapping(pair.mapping, PLAIN_FIELDS, ["client_id"], actor=None)
+    data = posted(pair.rule, policies=[line], direction="two_way")
+    answer = signed_in(administrator()).post(change_url(pair.rule), data)
+    assert answer.status_code == 200
+    shown = answer.context["inline_admin_formsets"]
+    lines = next(part.formset for part in shown if part.formset.model is FieldPolicy)
+    assert says in str(lines.forms[0].errors[field])
+    assert pair.rule.versions.count() == 1
+
+
+def test_a_line_offers_only_policies_that_suit_its_field(pair):
+    page = signed_in(administrator()).get(change_url(two_way_rule(pair)))
+    shown = page.context["inline_admin_formsets"]
+    lines = next(part.formset for part in shown if part.formset.model is FieldPolicy)
+    offered = {value for value, _ in lines.forms[0].fields["policy"].choices}
+    assert {"counter", "highest", "ask"} <= offered
+    assert not {"text", "set"} & offered
+    assert "Both changes count" in page.content.decode()
+
+
+def test_who_may_only_look_sees_what_a_two_way_rule_says(pair):
+    client = signed_in(person("support", "rules.view_rule"))
+    assert (
+        "who wins where both sides changed"
+        not in client.get(change_url(pair.rule)).content.decode()
+    )
+    page = client.get(change_url(two_way_rule(pair))).content.decode()
+    assert "who wins where both sides changed" in page
+    assert "Counter: add both changes" in page
+
+
+def test_a_rule_that_would_close_a_circle_is_refused_in_its_form(pair):
+    two_way_rule(pair)
+    data = posted(pair.rule, name="the other", direction="two_way")
+    answer = signed_in(administrator()).post(reverse("admin:rules_rule_add"), data)
+    assert answer.status_code == 200
+    errors = answer.context["adminform"].form.errors["direction"]
+    assert "'the other' → 'pair'" in str(errors).replace("&#x27;", "'")
+    assert Rule.objects.count() == 1
 
 
 def test_dry_run_leads_to_its_run(pair):

@@ -7,13 +7,12 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from apps.core.admin import BaseTabularInline
-from apps.core.selectors import permits
 from apps.engine.spec import CheckKind, CheckSpec
-from apps.rules.models import Check, Rule
+from apps.rules.admin.parts import RulePartMixin
+from apps.rules.models import Check
 
 _TEXT_FIELDS = {
     CheckKind.TYPE: "type",
@@ -77,33 +76,11 @@ class CheckForm(forms.ModelForm):  # type: ignore[type-arg]
         return cleaned
 
 
-class CheckInline(BaseTabularInline):
-    """Checks are a part of their rule and have no rights of their own.
-
-    The page stores rule and checks as one version: a table that is not shown to whoever may change
-    the rule would come back empty, and every check would be gone.
-    """
-
+class CheckInline(RulePartMixin, BaseTabularInline):
     model = Check
     form = CheckForm
     fields = ("name", "kind", "field", "parameter", "severity")
     extra = 0
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return permits(request.user, Rule, "view") or self._may_edit(request, obj)
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self._may_edit(request, obj)
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self._may_edit(request, obj)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self._may_edit(request, obj)
-
-    @staticmethod
-    def _may_edit(request: HttpRequest, rule: Any) -> bool:
-        return permits(request.user, Rule, "change" if rule is not None else "add")
 
 
 def check_specs(forms_of_checks: Iterable[Any]) -> list[CheckSpec]:

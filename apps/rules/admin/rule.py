@@ -18,7 +18,6 @@ from apps.core.admin import (
     NextStep,
     ObjectAction,
     ServiceErrorsMixin,
-    ServiceForm,
 )
 from apps.core.clock import now
 from apps.core.selectors import permits
@@ -26,31 +25,21 @@ from apps.core.templatetags.lockstep import ago, status
 from apps.ledger.services import forget_rule
 from apps.rules import services
 from apps.rules.admin.checks import CheckInline, check_specs
-from apps.rules.models import Rule
+from apps.rules.admin.form import FIELDSETS, ONLY_TWO_WAY, RuleForm
+from apps.rules.admin.policies import (
+    FieldPolicyInline,
+    chosen_mapping,
+    field_policy_specs,
+    mapped_types,
+    policy_help,
+    policy_words,
+)
+from apps.rules.models import Check, FieldPolicy, Rule
 from apps.rules.schedule import next_due
+from apps.rules.selectors import rule_notes
 from apps.runs.models import ACTIVE_STATUSES, Run
 from apps.runs.selectors import runs
 from apps.runs.services import request_run
-
-
-class RuleForm(ServiceForm):
-    """What services refuse is shown beside the field that it is about."""
-
-    error_fields = {
-        "cursor": "cursor_field",
-        "schedule": "schedule_kind",
-        "time zone": "time_zone",
-        "filter": "filter",
-        "mark": "mark_field",
-    }
-
-    class Meta:
-        model = Rule
-        fields = "__all__"
-        labels = {
-            "max_rejections": "Most rejections",
-            "max_rejections_percent": "Most rejections (%)",
-        }
 
 
 @admin.register(Rule)
@@ -58,9 +47,9 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
     """When and how mappings are kept in step."""
 
     form = RuleForm
-    inlines = (CheckInline,)
+    inlines = (FieldPolicyInline, CheckInline)
     list_display = ("name", "state", "last_run", "mapping", "schedule_text", "due")
-    list_filter = ("enabled", "paused", "delta", "schedule_kind", "mapping")
+    list_filter = ("enabled", "paused", "direction", "delta", "schedule_kind", "mapping")
     list_select_related = ("mapping",)
     search_fields = ("name", "description", "mapping__name")
     autocomplete_fields = ("depends_on",)
@@ -74,44 +63,11 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
         "sync_alt",
         "rules.add_rule",
     )
-    fieldsets = (
-        (None, {"fields": ("name", "mapping", "description")}),
-        (
-            "When it runs",
-            {
-                "fields": (
-                    "schedule_kind",
-                    ("every_minutes", "daily_at"),
-                    ("cron", "time_zone"),
-                    "depends_on",
-                )
-            },
-        ),
-        ("What takes part", {"fields": ("filter", "on_leave")}),
-        (
-            "How differences are found",
-            {
-                "fields": (
-                    "direction",
-                    "delta",
-                    ("cursor_field", "cursor_lag_seconds"),
-                    "sweep_minutes",
-                )
-            },
-        ),
-        ("Deletes", {"fields": ("on_delete", ("mark_field", "mark_value"))}),
-        (
-            "Guards: judged on the whole plan, before anything is written",
-            {
-                "fields": (
-                    ("max_deletes", "max_deletes_percent"),
-                    ("max_changes", "max_changes_percent"),
-                    ("max_rejections", "max_rejections_percent"),
-                    "refuse_empty_source",
-                )
-            },
-        ),
-    )
+    fieldsets = FIELDSETS
+
+    class Media:
+        js = ("lockstep/rules.js",)
+
     object_actions = (
         ObjectAction("dry-run", "Dry run", "visibility", "run", "do_dry_run", variant="primary"),
         ObjectAction(
@@ -120,7 +76,7 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
             "play_arrow",
             "run",
             "do_run",
-            confirm="Run “{obj}” now? It plans, and then writes what it planned to the right side.",
+            confirm="Run “{obj}” now? It plans, and then writes what it planned.",
         ),
         ObjectAction(
             "enable",
@@ -153,6 +109,24 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
             "resume", "Resume", "resume", "pause", "do_resume", shown=lambda rule: rule.paused
         ),
     )
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Whoever can only look sees no section that says nothing for this rule."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if self._shows_two_way(request, obj):
+            return fieldsets
+        return [entry for entry in fieldsets if ONLY_TWO_WAY not in entry[1].get("classes", ())]
+
+    def get_inline_instances(self, request: HttpRequest, obj: Any = None) -> Any:
+        found = super().get_inline_instances(request, obj)
+        if self._shows_two_way(request, obj):
+            return found
+        return [inline for inline in found if ONLY_TWO_WAY not in (inline.classes or ())]
+
+    def _shows_two_way(self, request: HttpRequest, rule: Rule | None) -> bool:
+        if rule is None or rule.direction == Rule.Direction.TWO_WAY:
+            return True
+        return self.has_change_permission(request, rule)
 
     # List
 
@@ -217,9 +191,11 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
         """`save_related` stores rule and checks in one go, so that one version holds both."""
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        checks = [spec for formset in formsets for spec in check_specs(formset.forms)]
+        by_model = {formset.model: formset.forms for formset in formsets}
+        checks = check_specs(by_model.get(Check, ()))
+        policies = field_policy_specs(by_model.get(FieldPolicy, ()))
         rule = form.instance
-        version = services.save_rule(rule, checks, actor=request.user)
+        version = services.save_rule(rule, checks, policies, actor=request.user)
         form.save_m2m()
         services.validate_rule(rule)
         for formset in formsets:
@@ -227,11 +203,15 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
         messages.info(request, f"Saved as version {version.number}. Saving starts no run.")
 
     def page_context(self, request: HttpRequest, obj: Rule | None) -> dict[str, Any]:
+        types = mapped_types(chosen_mapping(request, obj))
+        about_policies = {"policy_help": policy_help(types), "policy_words": policy_words()}
         if obj is None:
-            return {}
+            return about_policies
         recent = list(runs(request.user).filter(rule=obj)[:10])
         return {
+            **about_policies,
             "rule": obj,
+            "rule_notes": rule_notes(obj),
             "recent_runs": recent,
             "last_real_run": next((run for run in recent if not run.is_dry), None),
             "due_times": next_due(obj, now(), 5),
