@@ -54,17 +54,45 @@ def bulk_upsert(
         head = f"INSERT INTO {table} ({', '.join(names)})"
         _executemany(f"{head} VALUES ({marks}) {tail}", rows)
         return
-    with _cursor() as cursor:
-        cursor.execute(
-            f"CREATE TEMP TABLE bulk_stage ON COMMIT DROP AS SELECT {', '.join(names)} "  # noqa: S608
-            f"FROM {table} WITH NO DATA"
-        )
-        _copy(cursor, f"bulk_stage ({', '.join(names)})", rows)
+    with _cursor() as cursor, _staged(cursor, table, names, rows):
         cursor.execute(
             f"INSERT INTO {table} ({', '.join(names)}) "  # noqa: S608
             f"SELECT {', '.join(names)} FROM bulk_stage {tail}"
         )
-        cursor.execute("DROP TABLE bulk_stage")
+
+
+def bulk_update(
+    model: type[models.Model], key: Sequence[str], update: Sequence[str], rows: Iterable[Row]
+) -> None:
+    """Set the columns `update` of the rows that `key` names, where there are such.
+
+    rows: values of `key`, then of `update`; each key at most once.
+    """
+    keys, values = ([_column(model, name) for name in names] for names in (key, update))
+    table = connection.ops.quote_name(model._meta.db_table)
+    if connection.vendor != "postgresql":
+        sets = ", ".join(f"{name} = ?" for name in values)
+        wheres = " AND ".join(f"{name} = ?" for name in keys)
+        ordered = ([*row[len(keys) :], *row[: len(keys)]] for row in rows)
+        _executemany(f"UPDATE {table} SET {sets} WHERE {wheres}", ordered)  # noqa: S608
+        return
+    sets = ", ".join(f"{name} = s.{name}" for name in values)
+    wheres = " AND ".join(f"t.{name} = s.{name}" for name in keys)
+    with _cursor() as cursor, _staged(cursor, table, [*keys, *values], rows):
+        cursor.execute(f"UPDATE {table} t SET {sets} FROM bulk_stage s WHERE {wheres}")  # noqa: S608
+
+
+@contextmanager
+def _staged(cursor: Any, table: str, names: Sequence[str], rows: Iterable[Row]) -> Iterator[None]:
+    """The rows in a temporary table `bulk_stage` with columns like those of `table`."""
+    columns = ", ".join(names)
+    cursor.execute(
+        f"CREATE TEMP TABLE bulk_stage ON COMMIT DROP AS SELECT {columns} "  # noqa: S608
+        f"FROM {table} WITH NO DATA"
+    )
+    _copy(cursor, f"bulk_stage ({columns})", rows)
+    yield
+    cursor.execute("DROP TABLE bulk_stage")
 
 
 @contextmanager

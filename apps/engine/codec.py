@@ -7,6 +7,7 @@ not tell `name` from `Name`.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 
@@ -20,6 +21,7 @@ from apps.engine.types_sql import (
     canonical_sql,
     from_canonical_sql,
     json_string_sql,
+    json_text,
     key_sql,
     key_text,
     literal,
@@ -47,6 +49,12 @@ def canonical_texts(table: pa.Table, fields: Mapping[str, NeutralType]) -> pa.Ta
     )
     result = _query(_positional(table, fields), f"SELECT {select} FROM input")
     return result.rename_columns(list(fields))
+
+
+def image_hash(image: Mapping[str, str | None]) -> str:
+    """The as-written hash of one image, as `image_hashes` gives it."""
+    text = json_text(dict(sorted(image.items())))
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def encode_keys(table: pa.Table, fields: Mapping[str, NeutralType]) -> list[str]:

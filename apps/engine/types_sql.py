@@ -26,6 +26,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from apps.connectors.types import Kind, NeutralType
 
@@ -44,7 +45,7 @@ _DUCKDB: dict[Kind, str] = {
 }
 
 TEXT_KINDS = frozenset({Kind.TEXT, Kind.UUID, Kind.JSON})
-_CONTROL_ESCAPE = re.compile(r"\\u00[01][0-9a-f]")
+_ESCAPE = re.compile(r"\\(?:u00[01][0-9a-f]|.)")
 
 
 def quote(name: str) -> str:
@@ -154,12 +155,18 @@ def key_sql(columns: Sequence[tuple[str, NeutralType]]) -> str:
 
 def key_text(values: Sequence[str | None]) -> str:
     """The key text of canonical texts, byte for byte what `key_sql` gives."""
-    text = json.dumps(list(values), ensure_ascii=False, separators=(",", ":"))
-    return _CONTROL_ESCAPE.sub(_upper_escape, text) if "\\u00" in text else text
+    return json_text(list(values))
+
+
+def json_text(value: Any) -> str:
+    """Compact JSON, byte for byte what DuckDB writes."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ESCAPE.sub(_upper_escape, text) if "\\u00" in text else text
 
 
 def _upper_escape(match: re.Match[str]) -> str:
-    return "\\u" + match[0][2:].upper()
+    """`\\u001f` in capitals; what only looks like it behind an escaped backslash stays."""
+    return "\\u" + match[0][2:].upper() if match[0][1] == "u" else match[0]
 
 
 def key_values(text: str) -> list[str | None]:

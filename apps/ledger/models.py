@@ -6,11 +6,19 @@ rooms above. Images are sealed (`core.protected`); keys are canonical key texts 
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 from django.db import models
 
 from apps.core.models import BaseModel
 from apps.core.protected import seal, seal_json, unseal, unseal_json
+
+NO_RECORD = "null"  # the JSON image of a record that is not there
+
+
+Image = dict[str, str | None]
+"""A record as canonical texts by field."""
 
 
 class Operation(models.TextChoices):
@@ -126,12 +134,25 @@ def open_images(sealed: bytes | memoryview, identity: str) -> tuple[str, str]:
     return before, after
 
 
+def seal_base(left: str | None, right: str | None, identity: str) -> bytes:
+    """Seal the two images of a base (JSON texts; None: no record); one copy where they agree."""
+    right_text = "" if left == right else right or NO_RECORD
+    return seal_images(left or NO_RECORD, right_text, identity)
+
+
+def open_base(sealed: bytes | memoryview, identity: str) -> tuple[str | None, str | None]:
+    """The left view and the right record of a base; None where there was no record."""
+    left, right = open_images(sealed, identity)
+    right = right or left
+    return (None if left == NO_RECORD else left, None if right == NO_RECORD else right)
+
+
 class Link(models.Model):
     """What pairs a left record with a right one, and the base: how both were when they agreed.
 
-    The two images are hashes of the left view and of the right record (see decision 3); a two-way
-    rule keeps them in full as well, sealed: the left view, a line feed, the right record, the
-    latter empty where both are the same.
+    The two images are hashes of the left view and of the right record (see decision 3), empty
+    where they are not known or there was no record. A two-way rule keeps both in full as well,
+    sealed (`seal_base`).
     """
 
     class State(models.TextChoices):
@@ -159,6 +180,19 @@ class Link(models.Model):
 
     def __str__(self) -> str:
         return f"{self.left_key} ↔ {self.right_key}"
+
+    @staticmethod
+    def identity(rule_id: object, left_key: str, right_key: str) -> str:
+        """What a link's sealed base is bound to."""
+        return f"link|{rule_id}|{left_key}|{right_key}"
+
+    def base(self) -> tuple[str | None, str | None]:
+        """The left view and the right record (JSON) when they last agreed; None: no record."""
+        if not self.sealed_base:
+            return None, None
+        return open_base(
+            self.sealed_base, self.identity(self.rule_id, self.left_key, self.right_key)
+        )
 
 
 class Conflict(BaseModel):
@@ -198,7 +232,7 @@ class Conflict(BaseModel):
     seen = models.CharField(max_length=32)  # hash of both sides' values, as shown to people
     sealed_left = models.BinaryField(null=True)  # left view as JSON; NULL: no record
     sealed_right = models.BinaryField(null=True)  # right record as JSON; NULL: no record
-    sealed_base = models.BinaryField(null=True)  # as `Link.sealed_base`; NULL: no base
+    sealed_base = models.BinaryField(null=True)  # see `seal_base`; NULL: no base
     sealed_candidates = models.BinaryField(null=True)  # `match`: JSON list of further keys
     left_changed_at = models.DateTimeField(null=True)  # by the sides' own modification times
     right_changed_at = models.DateTimeField(null=True)
@@ -224,6 +258,51 @@ class Conflict(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()}: {self.left_key or self.right_key}"
+
+    def identity(self, part: str) -> str:
+        """What a sealed part (left, right, base, candidates, decision) is bound to."""
+        return f"conflict|{self.rule_id}|{bytes(self.identity_hash).hex()}|{part}"
+
+    def _opened(self, part: str) -> Any:
+        sealed = getattr(self, f"sealed_{part}")
+        return None if sealed is None else unseal_json(sealed, self.identity(part))
+
+    @property
+    def field_names(self) -> list[str]:
+        """The right fields that are open."""
+        names: list[str] = orjson.loads(self.fields)
+        return names
+
+    @property
+    def left(self) -> Image | None:
+        """The left view as canonical texts by right field; None: no record."""
+        image: Image | None = self._opened("left")
+        return image
+
+    @property
+    def right(self) -> Image | None:
+        """The right record, likewise."""
+        image: Image | None = self._opened("right")
+        return image
+
+    @property
+    def base(self) -> tuple[Image | None, Image | None] | None:
+        """Left view and right record when they last agreed; None where there is no base."""
+        if self.sealed_base is None:
+            return None
+        left, right = open_base(self.sealed_base, self.identity("base"))
+        return (orjson.loads(left) if left else None, orjson.loads(right) if right else None)
+
+    @property
+    def candidates(self) -> list[str]:
+        """Further keys that match."""
+        return self._opened("candidates") or []
+
+    @property
+    def decision(self) -> dict[str, Any] | None:
+        """What a person decided, as `services.Decision.as_json` has it."""
+        decided: dict[str, Any] | None = self._opened("decision")
+        return decided
 
 
 class Rejection(BaseModel):

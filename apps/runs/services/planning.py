@@ -162,9 +162,8 @@ class OneWayPlan:
         """Write the plan, the links of equal pairs and the planner's own rejections."""
         session, context = self.session, self.context
         changes = planner.changes(STORE_ROWS)
-        store_plan(
-            session, with_whole_deletes(changes, context.right_reader, context.right_types, "right")
-        )
+        whole = with_whole_deletes(changes, context.right_reader, context.right_types, "right")
+        store_plan(session, whole, planner.plan().changes)
         refused = store_refused(session, planner)
         if self.run.is_dry:
             return refused

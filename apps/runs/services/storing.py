@@ -12,7 +12,8 @@ from apps.connectors.types import NeutralType
 from apps.engine.codec import encode_images, encode_keys
 from apps.engine.transform import RecordRejection
 from apps.ledger.models import Rejection
-from apps.ledger.services import close_links, note_passed, store_changes
+from apps.ledger.services import close_links, note_passed
+from apps.ledger.services import store_plan as keep_plan
 from apps.runs.models import Partition, Run
 from apps.runs.services.cursors import later_cursor
 from apps.runs.services.plan_session import PlanSession
@@ -31,14 +32,9 @@ class Refusing(Protocol):
     def stops(self) -> Iterator[RecordRejection]: ...
 
 
-def store_plan(session: PlanSession, batches: Iterable[pa.Table]) -> int:
-    """Write planned changes to the ledger; returns how many."""
-    sequence = 1
-    for batch in batches:
-        with session.lease.transaction():
-            store_changes(session.work, batch, sequence)
-        sequence += batch.num_rows
-    return sequence - 1
+def store_plan(session: PlanSession, batches: Iterable[pa.Table], total: int) -> int:
+    """Write planned changes, `total` of them, to the ledger; returns how many."""
+    return keep_plan(session.work, batches, total=total, transaction=session.lease.transaction)
 
 
 def store_refused(session: PlanSession, planner: Refusing) -> set[str]:

@@ -1,0 +1,322 @@
+"""Conflicts: records that wait for a person.
+
+A run records what it met and withdraws what it no longer meets. A decision holds for exactly the
+values that the person saw: the next run honours it if they are still the same, else it opens the
+conflict again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import orjson
+import pyarrow as pa
+from django.db import transaction
+from django.db.models import QuerySet
+
+from apps.connectors.errors import Action, LockstepError
+from apps.core.clock import now
+from apps.core.protected import seal, seal_json
+from apps.core.selectors import require
+from apps.ledger.models import Conflict, Image, seal_base
+from apps.ledger.selectors.inbox import OPEN
+from apps.ledger.selectors.keys import key_hash, key_hash_or_none
+from apps.ledger.selectors.scopes import conflicts
+from apps.ledger.services.work import WorkIdentity
+
+if TYPE_CHECKING:
+    from apps.accounts.models import User
+
+CHUNK = 500
+
+_REQUIRED = ("kind", "left_key", "right_key", "fields", "left", "right")
+_OPTIONAL = (
+    "base_left",
+    "base_right",
+    "candidates",
+    "left_changed_at",
+    "right_changed_at",
+    "seen",
+)
+_REFRESHED = (
+    "run_id",
+    "partition_id",
+    "state",
+    "fields",
+    "seen",
+    "sealed_left",
+    "sealed_right",
+    "sealed_base",
+    "sealed_candidates",
+    "left_changed_at",
+    "right_changed_at",
+    "sealed_decision",
+    "decided_seen",
+    "decided_by_id",
+    "decided_at",
+    "note",
+    "resolved_at",
+    "resolved_run_id",
+    "updated_at",
+)
+
+
+class ConflictMoved(LockstepError):
+    """A value has changed since the person looked at it."""
+
+    code = "conflict.moved"
+    action = Action.ASK
+    default_remedy = "Look at the conflict as it is now, and decide again."
+
+
+class ConflictClosed(LockstepError):
+    """There is nothing to decide any more."""
+
+    code = "conflict.closed"
+    action = Action.ASK
+    default_remedy = "Nothing to do: the conflict was resolved, or is no longer one."
+
+
+class DecisionUnfit(LockstepError):
+    """A decision that does not fit the conflict."""
+
+    code = "conflict.decision_unfit"
+    action = Action.ASK
+    default_remedy = "Choose a side, or give a value for each of the open fields."
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person decided.
+
+    side:   `left` or `right`: that side's values win, for every open field that `fields` and
+            `values` do not name; for edit_delete: the side whose edit or deletion stands; for a
+            match: `left` links `match`, `right` leaves the records apart; for a deletion that
+            waits: `left` approves it where the left record is gone, `right` brings it back;
+    fields: right field -> `left` or `right`;
+    values: right field -> canonical text that both sides get (None: no value);
+    match:  the key of the record that this one is linked with (on the side of the candidates).
+    """
+
+    side: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str | None] = field(default_factory=dict)
+    match: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The form in which it is kept, sealed, and in which `decisions_for` hands it out."""
+        return {
+            "side": self.side,
+            "fields": dict(self.fields),
+            "values": dict(self.values),
+            "match": self.match,
+        }
+
+
+def conflict_identity(kind: str, left_key: str | None, right_key: str | None) -> bytes:
+    """What makes two meetings the same conflict: kind and both keys."""
+    return key_hash("\x1f".join((kind, left_key or "", right_key or "")))
+
+
+def seen_hash(left: str | None, right: str | None, candidates: Sequence[str] | None = None) -> str:
+    """What stands for the values of a conflict where the reconciler does not say."""
+    parts = [left or "", right or "", *sorted(candidates or ())]
+    return hashlib.md5("\n".join(parts).encode(), usedforsecurity=False).hexdigest()
+
+
+def record_conflicts(work: WorkIdentity, table: pa.Table) -> int:
+    """Keep the conflicts that a run met; returns how many are open now.
+
+    table: kind, left_key, right_key (NULL: none), fields (list of open right fields), left, right
+    (whole images in right space as JSON; NULL: no record); perhaps base_left, base_right, seen
+    (hash of both sides' values), candidates (list of keys), left_changed_at, right_changed_at.
+    One that is known is refreshed; a decided one whose values changed is open again.
+    """
+    opened = 0
+    rows = list(_rows(table))
+    for start in range(0, len(rows), CHUNK):
+        chunk = {
+            conflict_identity(row["kind"], row["left_key"], row["right_key"]): row
+            for row in rows[start : start + CHUNK]
+        }
+        found = Conflict.objects.filter(rule_id=work.rule_id, identity_hash__in=list(chunk))
+        known = {bytes(conflict.identity_hash): conflict for conflict in found}
+        made = [_met(work, known.get(key), key, row) for key, row in chunk.items()]
+        opened += sum(conflict.state == Conflict.State.OPEN for conflict in made)
+        Conflict.objects.bulk_create(
+            made,
+            update_conflicts=True,
+            unique_fields=["rule_id", "identity_hash"],
+            update_fields=_REFRESHED,
+        )
+    return opened
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    present = [name for name in (*_REQUIRED, *_OPTIONAL) if name in table.column_names]
+    missing = dict.fromkeys(set(_OPTIONAL) - set(present))
+    for batch in table.select(present).to_batches(CHUNK):
+        for row in batch.to_pylist():
+            yield {**missing, **row}
+
+
+def _met(work: WorkIdentity, known: Conflict | None, key: bytes, row: dict[str, Any]) -> Conflict:
+    """The conflict as this run met it; a new one, or the known one refreshed."""
+    conflict = known or Conflict(
+        rule_id=work.rule_id,
+        first_run_id=work.run_id,
+        kind=row["kind"],
+        left_key=row["left_key"] or "",
+        right_key=row["right_key"] or "",
+        left_hash=key_hash_or_none(row["left_key"]),
+        right_hash=key_hash_or_none(row["right_key"]),
+        identity_hash=key,
+    )
+    seen = row["seen"] or seen_hash(row["left"], row["right"], row["candidates"])
+    if conflict.state != Conflict.State.DECIDED or conflict.decided_seen != seen:
+        _reopen(conflict)
+    conflict.run_id, conflict.partition_id = work.run_id, work.partition_id
+    conflict.seen = seen
+    conflict.fields = orjson.dumps(row["fields"] or []).decode()
+    conflict.left_changed_at = row["left_changed_at"]
+    conflict.right_changed_at = row["right_changed_at"]
+    _seal_values(conflict, row)
+    conflict.updated_at = now()
+    return conflict
+
+
+def _reopen(conflict: Conflict) -> None:
+    conflict.state = Conflict.State.OPEN
+    conflict.sealed_decision = None
+    conflict.decided_seen, conflict.note = "", ""
+    conflict.decided_by_id = conflict.decided_at = None
+    conflict.resolved_at = conflict.resolved_run_id = None
+
+
+def _seal_values(conflict: Conflict, row: dict[str, Any]) -> None:
+    for part in ("left", "right"):
+        text = row[part]
+        sealed = seal(text.encode(), conflict.identity(part)) if text else None
+        setattr(conflict, f"sealed_{part}", sealed)
+    base = (row["base_left"], row["base_right"])
+    conflict.sealed_base = seal_base(*base, conflict.identity("base")) if any(base) else None
+    candidates = row["candidates"]
+    conflict.sealed_candidates = (
+        seal_json(candidates, conflict.identity("candidates")) if candidates else None
+    )
+
+
+def withdraw_conflicts(
+    rule_id: UUID, run_id: UUID, *, left_keys: Sequence[str] = (), right_keys: Sequence[str] = ()
+) -> int:
+    """Withdraw the conflicts of these records that this run did not meet again."""
+    rows = _not_met(rule_id, run_id)
+    count = 0
+    for side, keys in (("left", left_keys), ("right", right_keys)):
+        for start in range(0, len(keys), CHUNK):
+            hashes = [key_hash(key) for key in keys[start : start + CHUNK]]
+            count += _withdraw(rows.filter(**{f"{side}_hash__in": hashes}))
+    return count
+
+
+def withdraw_all_conflicts(rule_id: UUID, run_id: UUID) -> int:
+    """After a run that compared every record: withdraw all that it did not meet again."""
+    return _withdraw(_not_met(rule_id, run_id))
+
+
+def _not_met(rule_id: UUID, run_id: UUID) -> QuerySet[Conflict]:
+    return Conflict.objects.filter(rule_id=rule_id, state__in=OPEN).exclude(run_id=run_id)
+
+
+def _withdraw(rows: QuerySet[Conflict]) -> int:
+    moment = now()
+    return rows.update(state=Conflict.State.WITHDRAWN, resolved_at=moment, updated_at=moment)
+
+
+def resolve_conflicts(
+    rule_id: UUID, run_id: UUID, *, left_keys: Sequence[str] = (), right_keys: Sequence[str] = ()
+) -> int:
+    """Close the decided conflicts of these records: what was decided has been written."""
+    moment = now()
+    done = {
+        "state": Conflict.State.RESOLVED,
+        "resolved_at": moment,
+        "resolved_run_id": run_id,
+        "updated_at": moment,
+    }
+    count = 0
+    rows = Conflict.objects.filter(rule_id=rule_id, state=Conflict.State.DECIDED)
+    for side, keys in (("left", left_keys), ("right", right_keys)):
+        for start in range(0, len(keys), CHUNK):
+            hashes = [key_hash(key) for key in keys[start : start + CHUNK]]
+            count += rows.filter(**{f"{side}_hash__in": hashes}).update(**done)
+    return count
+
+
+def decide(
+    conflict: Conflict, decision: Decision, *, seen: str, actor: User | None, note: str = ""
+) -> Conflict:
+    """Keep what a person decided; the rule's next run writes it.
+
+    seen: the conflict's `seen` when the person looked. Raises ConflictMoved, ConflictClosed,
+    DecisionUnfit, PermissionDenied.
+    """
+    require(actor, conflicts, "decide", conflict)
+    with transaction.atomic():
+        now_there = Conflict.objects.select_for_update().get(pk=conflict.pk)
+        if now_there.state not in OPEN:
+            raise ConflictClosed("this is no longer a conflict", where=str(now_there))
+        if now_there.seen != seen:
+            raise ConflictMoved("a value has changed since you looked", where=str(now_there))
+        _require_fit(now_there, decision)
+        now_there.sealed_decision = seal_json(decision.as_json(), now_there.identity("decision"))
+        now_there.state = Conflict.State.DECIDED
+        now_there.decided_seen = seen
+        now_there.decided_by_id = actor.pk if actor else None
+        now_there.decided_at = now()
+        now_there.note = note[:255]
+        now_there.save()
+    return now_there
+
+
+def decide_many(
+    seen: Mapping[UUID, str], decision: Decision, *, actor: User | None, note: str = ""
+) -> dict[UUID, LockstepError]:
+    """Decide many alike; returns those that could not be, with the reason.
+
+    seen: each conflict's id and its `seen` when the person looked.
+    """
+    require(actor, conflicts, "decide")
+    failed: dict[UUID, LockstepError] = {}
+    ids = list(seen)
+    for start in range(0, len(ids), CHUNK):
+        for conflict in Conflict.objects.filter(pk__in=ids[start : start + CHUNK]):
+            try:
+                decide(conflict, decision, seen=seen[conflict.pk], actor=actor, note=note)
+            except LockstepError as error:
+                failed[conflict.pk] = error
+    return failed
+
+
+def _require_fit(conflict: Conflict, decision: Decision) -> None:
+    sides = ("left", "right")
+    strange = [name for name, side in decision.fields.items() if side not in sides]
+    if strange or decision.side not in ("", *sides):
+        raise DecisionUnfit("a side is 'left' or 'right'", where=str(conflict))
+    named = {*decision.fields, *decision.values}
+    unknown = named - set(conflict.field_names) - _known_fields(conflict.left, conflict.right)
+    if unknown:
+        raise DecisionUnfit(f"there is no field '{min(unknown)}'", where=str(conflict))
+    if decision.match and decision.match not in conflict.candidates:
+        raise DecisionUnfit("the chosen record is none of the candidates", where=str(conflict))
+    complete = decision.side or decision.match or set(conflict.field_names) <= named
+    if not complete or not (named or decision.side or decision.match):
+        raise DecisionUnfit("not every open field is decided", where=str(conflict))
+
+
+def _known_fields(*images: Image | None) -> set[str]:
+    return {name for image in images if image for name in image}

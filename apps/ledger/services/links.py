@@ -1,0 +1,330 @@
+"""Links: what belongs together, and the base of both sides.
+
+A change that was written patches the base of its link: for the fields that it brought into step,
+the left view and the right record afterwards (decision 3). Two changes of one record, one per
+side, patch different fields, so that either may fail alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pyarrow as pa
+from django.db import IntegrityError, transaction
+
+from apps.core.bulk import bulk_insert, bulk_upsert
+from apps.engine.codec import image_hash
+from apps.engine.types_sql import json_text
+from apps.ledger.models import NO_RECORD, Change, Image, Link, Operation, Side, seal_base
+from apps.ledger.selectors.keys import key_hash
+from apps.ledger.selectors.link_tables import IN_CHUNK
+from apps.ledger.selectors.plans import PlannedChange
+from apps.ledger.services.work import WorkIdentity
+
+LINK_COLUMNS = (
+    "rule_id",
+    "left_key",
+    "right_key",
+    "left_hash",
+    "right_hash",
+    "left_image",
+    "right_image",
+    "sealed_base",
+    "state",
+    "run_id",
+)
+REFRESHED = ("left_key", "left_hash", "left_image", "right_image", "sealed_base", "state", "run_id")
+IDENTITY = ("rule_id", "right_hash")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a write itself gave back, where it differs from what was sent or was not known.
+
+    own_key:    key on the side it was written to, if the target assigned it, else empty;
+    after:      the fields written, as stored (JSON, in that side's space); empty: as sent;
+    image_hash: hash of the whole record as stored (one-way rules); empty: as planned;
+    base_left, base_right: the patch to the base with what is stored; empty: as planned.
+    """
+
+    own_key: str = ""
+    after: str = ""
+    image_hash: str = ""
+    base_left: str = ""
+    base_right: str = ""
+
+
+NOTHING_STORED = Stored()
+
+
+@dataclass(slots=True)
+class _Pair:
+    """A link on its way into the table; `pk` is that of the row it comes from."""
+
+    left_key: str
+    right_key: str
+    left: Image | None = None
+    right: Image | None = None
+    left_image: str = ""
+    right_image: str = ""
+    state: str = Link.State.LIVE.value
+    has_base: bool = False
+    pk: int | None = None
+    gone: bool = False
+
+    def row(self, work: WorkIdentity) -> tuple[Any, ...]:
+        sealed = None
+        if self.has_base:
+            left, right = (_text(image) for image in (self.left, self.right))
+            identity = Link.identity(work.rule_id, self.left_key, self.right_key)
+            sealed = seal_base(left, right, identity)
+            self.left_image, self.right_image = _hash(self.left), _hash(self.right)
+        return (
+            work.rule_id,
+            self.left_key,
+            self.right_key,
+            key_hash(self.left_key),
+            key_hash(self.right_key),
+            self.left_image,
+            self.right_image,
+            sealed,
+            self.state,
+            work.run_id,
+        )
+
+
+def _text(image: Image | None) -> str | None:
+    return None if image is None else json_text(image)
+
+
+def _hash(image: Image | None) -> str:
+    return "" if image is None else image_hash(image)
+
+
+def store_links(
+    work: WorkIdentity, pairs: Iterable[tuple[str, str, str]], *, first_links: bool = False
+) -> None:
+    """Link left_key, right_key, image triples of equal records, or refresh the links there are.
+
+    first_links: the rule had no links before this run, so none can lead elsewhere.
+    """
+    made = (
+        _Pair(left, right, left_image=image or "", right_image=image or "")
+        for left, right, image in pairs
+    )
+    _write(work, [pair.row(work) for pair in made], first_links=first_links)
+
+
+def refresh_links(work: WorkIdentity, table: pa.Table, *, first_links: bool = False) -> None:
+    """Set the whole base of links, made where they are new: agreed, first contact, marked.
+
+    table: left_key, right_key, left, right (whole images in right space as JSON; NULL: there is
+    no record on that side), perhaps state (`Link.State`; NULL or lacking: live).
+    """
+    columns = [table.column(n).to_pylist() for n in ("left_key", "right_key", "left", "right")]
+    states = table.column("state").to_pylist() if "state" in table.column_names else None
+    rows = []
+    for place, (left_key, right_key, left, right) in enumerate(zip(*columns, strict=True)):
+        pair = _Pair(left_key, right_key, _image(left), _image(right), has_base=True)
+        pair.state = (states[place] if states else None) or Link.State.LIVE.value
+        rows.append(pair.row(work))
+    _write(work, rows, first_links=first_links)
+
+
+def hold_links(work: WorkIdentity, table: pa.Table) -> None:
+    """Hold links as they are now: nothing flows until a side differs from its image.
+
+    table: as `refresh_links` takes it, without state. A link that is gone is made again.
+    """
+    held = pa.array([Link.State.HELD.value] * table.num_rows, pa.string())
+    columns = table.select(["left_key", "right_key", "left", "right"])
+    refresh_links(work, columns.append_column("state", held))
+
+
+def close_links(rule_id: UUID, pairs: Iterable[tuple[str, str]]) -> None:
+    """Forget links (left key, right key) whose two records are both gone."""
+    left_of_right = {key_hash(right): key_hash(left) for left, right in pairs}
+    _forget(rule_id, Side.RIGHT, left_of_right, same=True)
+
+
+def _forget(rule_id: UUID, side: Side, partners: Mapping[bytes, bytes], *, same: bool) -> None:
+    """Forget the links of these keys of `side`: those to the partner given, or all but those."""
+    other = Side.LEFT if side is Side.RIGHT else Side.RIGHT
+    keys = list(partners)
+    for start in range(0, len(keys), IN_CHUNK):
+        chunk = {f"{side.value}_hash__in": keys[start : start + IN_CHUNK]}
+        known = Link.objects.filter(rule_id=rule_id, **chunk)
+        rows = known.values_list("pk", f"{side.value}_hash", f"{other.value}_hash")
+        found = [pk for pk, own, else_ in rows if (partners[bytes(own)] == bytes(else_)) is same]
+        if found:
+            Link.objects.filter(pk__in=found).delete()
+
+
+def _write(work: WorkIdentity, rows: Sequence[tuple[Any, ...]], *, first_links: bool) -> None:
+    if not rows:
+        return
+    if first_links:
+        try:
+            with transaction.atomic():
+                bulk_insert(Link, LINK_COLUMNS, rows)
+            return
+        except IntegrityError:  # settled once already
+            pass
+    _forget(work.rule_id, Side.LEFT, {row[3]: row[4] for row in rows}, same=False)
+    bulk_upsert(Link, LINK_COLUMNS, IDENTITY, REFRESHED, rows)
+
+
+def link_written(
+    work: WorkIdentity,
+    written: Sequence[PlannedChange],
+    stored: Mapping[int, Stored],
+    *,
+    first_links: bool,
+    hold: bool,
+) -> None:
+    """Bring the links in line with changes that were written.
+
+    hold: the links of these changes are held (an undo), also those of records that it removed.
+    """
+    known = _Known(work.rule_id, [] if first_links else _looked_for(written, hold))
+    for change in written:
+        known.apply(change, stored.get(change.sequence, NOTHING_STORED), hold)
+    replaced = [pair.pk for pair in known.pairs if known.moved(pair)]
+    for start in range(0, len(replaced), IN_CHUNK):
+        Link.objects.filter(pk__in=replaced[start : start + IN_CHUNK]).delete()
+    rows = [pair.row(work) for pair in known.pairs if not pair.gone]
+    _write(work, rows, first_links=first_links)
+
+
+def _looked_for(written: Sequence[PlannedChange], hold: bool) -> list[PlannedChange]:
+    """The changes whose link must be known: a plain one-way update or insert replaces it."""
+    return [
+        change
+        for change in written
+        if hold
+        or change.base_left
+        or change.base_right
+        or change.operation == Operation.DELETE
+        or change.key_after != change.own_key
+    ]
+
+
+class _Known:
+    """The links that changes touch, by both keys."""
+
+    def __init__(self, rule_id: UUID, changes: Sequence[PlannedChange]) -> None:
+        self.pairs: list[_Pair] = []
+        self._before: dict[int, tuple[str, str]] = {}
+        self._by_key: dict[tuple[str, str], _Pair] = {}
+        seen: set[int] = set()
+        for rows in _links_of(rule_id, changes):
+            for link in rows:
+                if link.pk not in seen:
+                    seen.add(link.pk)
+                    self._add(_opened(link))
+
+    def _add(self, pair: _Pair) -> _Pair:
+        self.pairs.append(pair)
+        if pair.pk is not None:
+            self._before[pair.pk] = (pair.left_key, pair.right_key)
+        self._index(pair)
+        return pair
+
+    def _index(self, pair: _Pair) -> None:
+        if pair.left_key:
+            self._by_key["left", pair.left_key] = pair
+        if pair.right_key:
+            self._by_key["right", pair.right_key] = pair
+
+    def moved(self, pair: _Pair) -> bool:
+        """Whether the row it comes from must go: its keys changed, or it is gone."""
+        before = self._before.get(pair.pk or 0)
+        return before is not None and (pair.gone or before != (pair.left_key, pair.right_key))
+
+    def _pair_of(self, change: PlannedChange) -> _Pair | None:
+        """By the key of the side that is not written to first: that one is always known."""
+        sides = ("right", "left") if change.side == Side.LEFT else ("left", "right")
+        for side in sides:
+            key = change.left_key if side == "left" else change.right_key
+            found = self._by_key.get((side, key)) if key else None
+            if found is not None:
+                return found
+        return None
+
+    def apply(self, change: PlannedChange, stored: Stored, hold: bool) -> None:
+        pair = self._pair_of(change)
+        if change.operation == Operation.DELETE and not hold:
+            if pair is not None:
+                pair.gone = True
+            return
+        pair = pair or self._add(_Pair(change.left_key, change.right_key))
+        left, right = change.left_key or pair.left_key, change.right_key or pair.right_key
+        if pair.gone or left != pair.left_key:  # another record took the key over
+            pair.gone, pair.left, pair.right = False, None, None
+        own = stored.own_key or change.key_after or change.own_key
+        if change.side == Side.LEFT:
+            pair.left_key, pair.right_key = own or left, right
+        else:
+            pair.left_key, pair.right_key = left, own or right
+        self._index(pair)
+        self._patch(pair, change, stored)
+        pair.state = _state(change, hold)
+
+    @staticmethod
+    def _patch(pair: _Pair, change: PlannedChange, stored: Stored) -> None:
+        left = stored.base_left or change.base_left
+        right = stored.base_right or change.base_right
+        if left or right:
+            pair.has_base = True
+            pair.left, pair.right = _patched(pair.left, left), _patched(pair.right, right)
+            return
+        pair.has_base, pair.left, pair.right = False, None, None
+        pair.left_image = change.image
+        pair.right_image = stored.image_hash or change.image
+
+
+def _state(change: PlannedChange, hold: bool) -> str:
+    if hold:
+        return Link.State.HELD.value
+    if change.cause == Change.Cause.MARKED:
+        return Link.State.MARKED.value
+    return Link.State.LIVE.value
+
+
+def _patched(image: Image | None, patch: str) -> Image | None:
+    if patch == NO_RECORD:
+        return None
+    return {**(image or {}), **orjson.loads(patch)} if patch else image
+
+
+def _image(text: str | None) -> Image | None:
+    image: Image | None = orjson.loads(text) if text else None
+    return image
+
+
+def _opened(link: Link) -> _Pair:
+    left, right = link.base()
+    return _Pair(
+        link.left_key,
+        link.right_key,
+        _image(left),
+        _image(right),
+        link.left_image,
+        link.right_image,
+        link.state,
+        has_base=link.sealed_base is not None,
+        pk=link.pk,
+    )
+
+
+def _links_of(rule_id: UUID, changes: Sequence[PlannedChange]) -> Iterator[Iterable[Link]]:
+    for side in ("left", "right"):
+        keys = {getattr(change, f"{side}_key") for change in changes} - {""}
+        hashes = [key_hash(key) for key in keys]
+        for start in range(0, len(hashes), IN_CHUNK):
+            chunk = hashes[start : start + IN_CHUNK]
+            yield Link.objects.filter(rule_id=rule_id, **{f"{side}_hash__in": chunk})
