@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from django.core.management.base import CommandParser
+from django.db import DatabaseError, transaction
+from django.db.migrations.executor import MigrationExecutor
 
 from apps.console.command_line import Output, execute, following
 from apps.console.command_line.parser import add_verbs
@@ -290,3 +292,23 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
 
     assert "━" in text
     assert "Demo products: done with rejections: 50 inserted, 8 updated" in text
+
+
+def test_a_database_of_another_version_is_named(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MigrationExecutor, "migration_plan", lambda *_: [("a migration", False)])
+    monkeypatch.setattr(Rule._meta, "db_table", "not_there_yet")
+    answer = Answer("status")
+    assert answer.code == 1
+    assert "of another version" in answer.err
+    assert "migrate" in answer.err
+    assert Answer("status", "--json").json["error"]["code"] == "configuration.invalid"
+
+
+def test_a_mistake_of_ours_in_a_query_is_not_explained_away(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rule._meta, "db_table", "not_there_yet")
+    with pytest.raises(DatabaseError), transaction.atomic():
+        Answer("status")

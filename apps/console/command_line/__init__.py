@@ -10,7 +10,10 @@ from __future__ import annotations
 from argparse import Namespace
 from importlib import import_module
 
-from apps.connectors.errors import LockstepError
+from django.db import DatabaseError, OperationalError, ProgrammingError, connection
+from django.db.migrations.executor import MigrationExecutor
+
+from apps.connectors.errors import ConfigurationError, LockstepError
 from apps.console.command_line.output import FAILED, Output
 
 
@@ -23,6 +26,30 @@ def execute(arguments: Namespace, output: Output) -> int:
     except LockstepError as error:
         output.error(error)
         return int(getattr(error, "exit_code", FAILED))
+    except (OperationalError, ProgrammingError):
+        known = _of_the_own_database()
+        if known is None:
+            raise
+        output.error(known)
+        return FAILED
+
+
+def _of_the_own_database() -> LockstepError | None:
+    """Why the platform's own database cannot answer; None where nothing is known to be wrong."""
+    try:
+        executor = MigrationExecutor(connection)
+        pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except DatabaseError:
+        return ConfigurationError(
+            "Lockstep's own database does not answer",
+            remedy="Check DATABASE_URL, and that the server runs.",
+        )
+    if not pending:
+        return None
+    return ConfigurationError(
+        "Lockstep's own database is of another version",
+        remedy="Run `manage.py migrate`, or `make run`, which does so at its start.",
+    )
 
 
 __all__ = ["Output", "execute"]
