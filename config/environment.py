@@ -108,6 +108,11 @@ class Environment(BaseSettings):
             )
         return self
 
+    def made_data_dir(self) -> Path:
+        """The data folder; a new one is its owner's alone: sessions and records are in it."""
+        self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self.data_dir
+
     def django_secret_key(self) -> str:
         if self.secret_key:
             return self.secret_key.get_secret_value()

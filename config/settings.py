@@ -11,8 +11,7 @@ from config.navigation import SIDEBAR
 ENVIRONMENT = read_environment()
 PRODUCTION = ENVIRONMENT.profile is Profile.PRODUCTION
 TESTING = ENVIRONMENT.profile is Profile.TEST
-DATA_DIR = ENVIRONMENT.data_dir
-DATA_DIR.mkdir(parents=True, exist_ok=True)
+DATA_DIR = ENVIRONMENT.made_data_dir()
 
 DEBUG = ENVIRONMENT.debug
 SECRET_KEY = ENVIRONMENT.django_secret_key()

@@ -28,7 +28,7 @@ class CannotStartError(Exception):
 @contextmanager
 def held(data_dir: Path, address: str) -> Iterator[None]:
     """Hold the data folder. Raises CannotStartError when another process holds it."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(data_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _take(descriptor, data_dir)

@@ -91,6 +91,13 @@ def test_secrets_are_made_once_and_for_their_owner_alone(environment, tmp_path):
         assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_new_data_folder_is_its_owners_alone(environment, tmp_path):
+    made = Environment().made_data_dir()
+
+    assert made == tmp_path / "data"
+    assert made.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_made_encryption_key_has_256_bits(environment):
     key_id, _, encoded = Environment().encryption_key_text().strip().partition(":")
 
