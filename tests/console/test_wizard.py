@@ -88,6 +88,17 @@ def test_all_the_way_to_an_enabled_rule(walk: Walk):
     assert not SyncDraft.objects.exists()
 
 
+def test_suggestions_stay_when_a_required_field_lacks_a_value(walk: Walk):
+    left, right = walk.left.datasets.get(), walk.right.datasets.get()
+    walk.step("sources", left_source=str(walk.left.pk), right_source=str(walk.right.pk))
+    walk.step("datasets", left=str(left.pk), right=str(right.pk))
+    walk.step("key", **{"key-0-left": "id", "key-0-right": "client_id"})
+    suggested = walk.client.get(walk.url("step", "mapping")).context["editor"].suggestions
+    page = walk.step("mapping", **{"map-0-source": "field:id", "map-0-key": "1"})
+    assert "Required fields without a value" in page.context["problems"][0]
+    assert page.context["editor"].suggestions == suggested > 0
+
+
 def test_nothing_is_enabled_without_a_dry_run(walk: Walk):
     walk.to_policies()
     answer = walk.step("enable", schedule_kind="every", every_minutes="10", time_zone="UTC")

@@ -228,8 +228,8 @@ def show_mapping(request: HttpRequest, draft: SyncDraft) -> Context:
             editor.place_error(problem)
     else:
         editor = editor_for(left, right, drafts.draft_fields(draft), draft.data.get("key") or ())
-        if not draft.data.get("mapping_begun"):
-            add_suggestions(editor, request.user)
+    if not draft.data.get("mapping_begun"):
+        add_suggestions(editor, request.user)
     return {
         "editor": editor,
         "left": left,
