@@ -110,7 +110,11 @@ def test_every_link_leads_where_this_person_may_go(pair):
     }
     for number, (permission, (name, pk)) in enumerate(places.items()):
         client = signed_in(person(f"person {number}", permission))
-        for address in (reverse("admin:index"), reverse(f"admin:{name}_change", args=(pk,))):
+        for address in (
+            reverse("admin:index"),
+            reverse(f"admin:{name}_changelist"),
+            reverse(f"admin:{name}_change", args=(pk,)),
+        ):
             links = set(re.findall(r'href="(/admin/[^"?]+)', client.get(address).content.decode()))
             for link in links - {reverse("admin:logout")}:
                 assert client.get(link).status_code == 200, f"{permission}: {address} → {link}"

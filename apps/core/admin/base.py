@@ -20,7 +20,7 @@ from unfold.widgets import UnfoldAdminExpandableTextareaWidget
 from apps.connectors.errors import LockstepError
 from apps.core.admin.actions import ObjectAction
 from apps.core.admin.errors import explain
-from apps.core.selectors import scoped
+from apps.core.selectors import permits, scoped
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
     object_actions: tuple[ObjectAction, ...] = ()
     nothing_yet = NextStep("There is nothing here yet.")
     parts: frozenset[str] = frozenset()
+    columns_need: dict[str, type[models.Model]] = {}  # column of the list -> what it tells of
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         return scoped(super().get_queryset(request), request.user, "view")
@@ -174,6 +175,15 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
 
     def chips(self, request: HttpRequest) -> list[Chip]:
         return []
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Without columns that tell of, and link to, what this person may not see."""
+        return [
+            name
+            for name in super().get_list_display(request)
+            if name not in self.columns_need
+            or permits(request.user, self.columns_need[name], "view")
+        ]
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """With `may_go_on`: whether this person may go where `nothing_yet` leads."""

@@ -25,6 +25,7 @@ from apps.mappings.admin.editor import Editor, add_suggestions, editor_for, post
 from apps.mappings.admin.preview import preview_cells
 from apps.mappings.models import Mapping
 from apps.mappings.selectors import mapping_spec
+from apps.rules.models import Rule
 from apps.sources.models import Dataset
 from apps.sources.selectors import datasets, sources
 
@@ -36,6 +37,7 @@ class MappingAdmin(BaseAdmin):
     """How the fields of two datasets correspond."""
 
     list_display = ("name", "left_text", "right_text", "field_count", "rules", "changed")
+    columns_need = {"rules": Rule}
     list_select_related = ("left__source", "right__source")
     list_filter = (("left__source", admin.RelatedOnlyFieldListFilter),)
     search_fields = ("name", "description", "left__name", "right__name")

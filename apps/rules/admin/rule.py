@@ -20,7 +20,6 @@ from apps.core.admin import (
     ServiceErrorsMixin,
 )
 from apps.core.clock import now
-from apps.core.selectors import permits
 from apps.core.templatetags.lockstep import ago, status
 from apps.ledger.services import forget_rule
 from apps.rules import services
@@ -49,6 +48,7 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
     form = RuleForm
     inlines = (FieldPolicyInline, CheckInline)
     list_display = ("name", "state", "last_run", "mapping", "schedule_text", "due")
+    columns_need = {"last_run": Run}
     list_filter = ("enabled", "paused", "direction", "delta", "schedule_kind", "mapping")
     list_select_related = ("mapping",)
     search_fields = ("name", "description", "mapping__name")
@@ -129,12 +129,6 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
         return self.has_change_permission(request, rule)
 
     # List
-
-    def get_list_display(self, request: HttpRequest) -> Any:
-        """Without the right to see runs, nothing of them."""
-        if permits(request.user, Run, "view"):
-            return self.list_display
-        return tuple(name for name in self.list_display if name != "last_run")
 
     def get_queryset(self, request: HttpRequest) -> Any:
         latest = Run.objects.filter(rule=OuterRef("pk"), mode=Run.Mode.APPLY).order_by(

@@ -24,7 +24,7 @@ from apps.rules.selectors import rules
 from apps.sources import services
 from apps.sources.admin.settings_form import advanced_names, posted_settings
 from apps.sources.admin.source_form import connector_choices, setting_names, source_form
-from apps.sources.models import Source
+from apps.sources.models import Dataset, Source
 from apps.sources.selectors import datasets, drifts, sources
 
 TEST_STEPS = "lockstep/sources/test_steps.html"
@@ -35,6 +35,7 @@ class SourceAdmin(ServiceErrorsMixin, BaseAdmin):
     """Platforms that hold data."""
 
     list_display = ("name", "kind", "state", "dataset_count", "owner", "criticality", "checked")
+    columns_need = {"dataset_count": Dataset}
     list_filter = ("connector", "health", "paused", "criticality")
     search_fields = ("name", "owner", "description")
     parts = frozenset({"dataset", "field", "schema drift"})
