@@ -176,6 +176,7 @@ def test_an_address_that_makes_no_sense_is_no_error_of_ours(pair):
             address = reverse(f"admin:runs_run_{page}", args=(run.pk,))
             assert client.get(f"{address}?after={after}").status_code in (200, 286), after
     assert client.get(reverse(f"{mapping}add") + "?left=x&right=y").status_code == 200
+    assert client.get(reverse("admin:rules_rule_add") + "?mapping=x").status_code == 200
     for name, fields in {
         f"{mapping}preview": {"left_dataset": "x"},
         f"{mapping}suggest": {"left_dataset": ""},

@@ -12,6 +12,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 from apps.connectors.errors import LockstepError
 from apps.connectors.types import NeutralType
 from apps.core.admin import BaseTabularInline, explain
+from apps.core.selectors import by_id
 from apps.engine.spec import FieldPolicy as Policy
 from apps.engine.spec import FieldPolicySpec
 from apps.mappings.models import Mapping
@@ -124,10 +125,7 @@ def chosen_mapping(request: HttpRequest, rule: Rule | None) -> Mapping | None:
     chosen = request.POST.get("mapping") or request.GET.get("mapping")
     if not chosen:
         return rule.mapping if rule is not None else None
-    try:
-        return mappings(request.user).filter(pk=chosen).first()
-    except ValueError:
-        return None
+    return by_id(mappings(request.user), chosen)
 
 
 def field_policy_specs(lines: Iterable[Any]) -> list[FieldPolicySpec]:
