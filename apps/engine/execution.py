@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Self
 
 import duckdb
@@ -24,6 +25,8 @@ from apps.engine.database import fetch, open_database
 from apps.engine.program import (
     EXPRESSION_FAILED,
     KEYS_SCHEMA,
+    LEFT_KEY,
+    ROW,
     ProblemSpec,
     RecordRejection,
     Transformed,
@@ -33,6 +36,7 @@ from apps.engine.program import (
 EXPLAINED_FAILURES = 5
 """For so many records of a batch the reason why an expression failed is found out."""
 
+_ROW_FIELD = pa.field(ROW, pa.int64())
 _MEMORY_ERRORS = (duckdb.OutOfMemoryException, MemoryError)
 
 
@@ -61,7 +65,8 @@ class Runner:
 
     def run(self, batch: pa.RecordBatch) -> Transformed:
         """Transform one batch. Raises duckdb.OutOfMemoryException or MemoryError."""
-        return self._run(self._prepared(batch))
+        outcome = self._run(self._prepared(batch))
+        return outcome if ROW in batch.schema.names else without_numbers(outcome)
 
     def _load_lookup(self, table: str, content: pa.Table) -> None:
         self.connection.register("content", content.select(["key", "value"]))
@@ -74,7 +79,10 @@ class Runner:
 
     def _prepared(self, batch: pa.RecordBatch) -> pa.Table:
         columns = [batch.column(name).cast(neutral.arrow) for name, _, neutral in self.inputs]
-        columns.append(pa.array(range(batch.num_rows), pa.int64()))
+        numbered = ROW in batch.schema.names
+        columns.append(
+            batch.column(ROW) if numbered else pa.array(range(batch.num_rows), pa.int64())
+        )
         return pa.table(columns, names=[column for _, column, _ in self.inputs] + ["row"])
 
     def _run(self, table: pa.Table) -> Transformed:
@@ -119,7 +127,7 @@ class Runner:
             rejected=rejected,
             warnings={name: count for name, count in warnings.items() if count},
             stops=stops,
-            left_out=_known_keys(left_out),
+            left_out=_keys(left_out),
         )
 
     def _records(self, kept: pa.Table) -> pa.Table:
@@ -133,7 +141,10 @@ class Runner:
                 )
             columns.append(values.cast(column.neutral.arrow))
         columns += [kept.column("lk"), kept.column("rk")]
-        return pa.table(columns, schema=self.program.records_schema)
+        columns += [
+            kept.column(column.sql).cast(column.neutral.arrow) for column in self.program.carried
+        ]
+        return pa.table([*columns, kept.column("row")], schema=_numbered(self.program))
 
     def _rejections(
         self, table: pa.Table, wrong: pa.Table
@@ -153,7 +164,10 @@ class Runner:
             if spec.code == EXPRESSION_FAILED and explained < EXPLAINED_FAILURES:
                 explained += 1
                 detail = self._explain(table.slice(row, 1))
-            rejection = _rejection(spec, head["lk"], head["rk"], detail, records[base + row])
+            rejection = replace(
+                _rejection(spec, head["lk"], head["rk"], detail, records[base + row]),
+                row=base + row,
+            )
             (stops if spec.stop else rejected).append(rejection)
         return rejected, stops
 
@@ -181,16 +195,29 @@ class Runner:
                 code=EXPRESSION_FAILED,
                 message=f"an expression failed: {reason}",
                 record=record,
+                row=row,
             )
-            for record in self._texts(table).values()
+            for row, record in self._texts(table).items()
         ]
-        return Transformed(
-            self.program.records_schema.empty_table(),
-            rejected,
-            {},
-            [],
-            KEYS_SCHEMA.empty_table(),
-        )
+        return nothing_but(self.program, rejected)
+
+
+def nothing_but(program: TransformProgram, rejected: list[RecordRejection]) -> Transformed:
+    """The outcome of numbered rows that are all kept out."""
+    keys = KEYS_SCHEMA.append(_ROW_FIELD)
+    return Transformed(_numbered(program).empty_table(), rejected, {}, [], keys.empty_table())
+
+
+def without_numbers(outcome: Transformed) -> Transformed:
+    """The outcome of a batch whose rows the caller has not numbered."""
+    left_out = outcome.left_out.drop_columns(ROW)
+    return Transformed(
+        records=outcome.records.drop_columns(ROW),
+        rejected=[replace(rejection, row=None) for rejection in outcome.rejected],
+        warnings=outcome.warnings,
+        stops=[replace(stop, row=None) for stop in outcome.stops],
+        left_out=left_out.filter(pc.is_valid(left_out.column(LEFT_KEY))),
+    )
 
 
 def left_texts(batch: pa.RecordBatch, program: TransformProgram) -> list[dict[str, str | None]]:
@@ -219,9 +246,13 @@ def _input_columns(program: TransformProgram) -> list[tuple[str, str, NeutralTyp
     return [(column.name, column.sql, column.neutral) for column in program.inputs]
 
 
-def _known_keys(table: pa.Table) -> pa.Table:
-    keys = table.select(["lk", "rk"]).rename_columns(KEYS_SCHEMA.names).cast(KEYS_SCHEMA)
-    return keys.filter(pc.is_valid(keys.column(0)))
+def _numbered(program: TransformProgram) -> pa.Schema:
+    return program.records_schema.append(_ROW_FIELD)
+
+
+def _keys(table: pa.Table) -> pa.Table:
+    schema = KEYS_SCHEMA.append(_ROW_FIELD)
+    return table.select(["lk", "rk", "row"]).rename_columns(schema.names).cast(schema)
 
 
 def _rejection(

@@ -17,6 +17,10 @@ from apps.engine.types_sql import key_text
 
 LEFT_KEY = "__left_key"
 RIGHT_KEY = "__right_key"
+CARRIED = "__left."
+"""What stands before the name of a left field that rides along."""
+ROW = "__row"
+"""A batch may number its rows, one after the other, to know them again in what becomes of them."""
 KEY_MISSING = "record.key_missing"
 REQUIRED = "record.required"
 EXPRESSION_FAILED = "record.expression_failed"
@@ -60,6 +64,7 @@ class TransformProgram:
     lookups: names of the lookup tables it uses;
     trusted: it has no expression of a person, so it can run outside the sandbox;
     left_key: key fields of the left dataset, which are among the inputs;
+    carries: records bring their inputs along as `__left.<name>`;
     notes:   what an administrator should know, in sentences.
     """
 
@@ -73,6 +78,7 @@ class TransformProgram:
     careful_sql: str
     trusted: bool
     left_key: tuple[str, ...] = ()
+    carries: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -89,7 +95,14 @@ class TransformProgram:
     def records_schema(self) -> pa.Schema:
         """Schema of `Transformed.records`."""
         fields = [pa.field(column.name, column.neutral.arrow) for column in self.outputs]
-        return pa.schema([*fields, (LEFT_KEY, pa.string()), (RIGHT_KEY, pa.string())])
+        keys = [(LEFT_KEY, pa.string()), (RIGHT_KEY, pa.string())]
+        carried = [(f"{CARRIED}{column.name}", column.neutral.arrow) for column in self.carried]
+        return pa.schema([*fields, *keys, *carried])
+
+    @property
+    def carried(self) -> tuple[Column, ...]:
+        """The left fields that ride along in `Transformed.records`."""
+        return self.inputs if self.carries else ()
 
     def left_key_of(self, record: Mapping[str, str | None]) -> str | None:
         """The left key of a record of canonical texts, None where it cannot be told."""
@@ -113,12 +126,16 @@ class TransformProgram:
             fast_sql=data["fast_sql"],
             careful_sql=data["careful_sql"],
             trusted=data["trusted"],
+            carries=data["carries"],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class RecordRejection:
-    """A record that is kept out, and why. `record` holds canonical texts."""
+    """A record that is kept out, and why.
+
+    record: canonical texts; row: the number that the batch gave it, if it numbers its rows.
+    """
 
     left_key: str | None
     right_key: str | None
@@ -127,6 +144,7 @@ class RecordRejection:
     field: str = ""
     check: str = ""
     record: dict[str, str | None] = attribute(default_factory=dict)
+    row: int | None = None
 
 
 KEYS_SCHEMA = pa.schema([(LEFT_KEY, pa.string()), (RIGHT_KEY, pa.string())])
@@ -136,10 +154,12 @@ KEYS_SCHEMA = pa.schema([(LEFT_KEY, pa.string()), (RIGHT_KEY, pa.string())])
 class Transformed:
     """The outcome of one batch.
 
-    records:  right fields in their storage, `__left_key`, `__right_key`; no particular order;
+    records:  right fields in their storage, `__left_key`, `__right_key`, what rides along (see
+              `TransformProgram.carries`); no particular order;
     rejected: records kept out; stops: records whose check says that the run must stop;
     warnings: number of records per check that only warns;
     left_out: `__left_key`, `__right_key` of the records that the filter leaves out.
+    Where the batch numbered its rows (`__row`), records and left_out have the numbers, too.
     """
 
     records: pa.Table

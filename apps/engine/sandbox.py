@@ -28,8 +28,8 @@ from typing import Self
 import pyarrow as pa
 
 from apps.connectors.errors import SandboxDied
-from apps.engine.execution import left_texts, merged
-from apps.engine.program import KEYS_SCHEMA, RecordRejection, Transformed, TransformProgram
+from apps.engine.execution import left_texts, merged, nothing_but, without_numbers
+from apps.engine.program import ROW, RecordRejection, Transformed, TransformProgram
 
 HEADER = struct.Struct("<cQ")
 START, LOOKUP, BATCH, OUTCOME, RECORDS, LEFT_OUT, READY = (
@@ -100,7 +100,8 @@ class Sandbox:
 
     def run(self, batch: pa.RecordBatch) -> Transformed:
         """Transform one batch. Raises SandboxDied."""
-        batch = batch.select(list(self.program.left_fields))
+        number = [ROW] if ROW in batch.schema.names else []
+        batch = batch.select([*self.program.left_fields, *number])
         return self._run(batch, self.limits.batch_seconds)
 
     def _run(self, batch: pa.RecordBatch, seconds: float) -> Transformed:
@@ -134,9 +135,10 @@ class Sandbox:
             code=EXPRESSION_DIED,
             message=f"the expressions could not finish on this record: {reason}",
             record=record,
+            row=batch.column(ROW)[0].as_py() if ROW in batch.schema.names else None,
         )
-        empty = self.program.records_schema.empty_table()
-        return Transformed(empty, [rejection], {}, [], KEYS_SCHEMA.empty_table())
+        outcome = nothing_but(self.program, [rejection])
+        return outcome if ROW in batch.schema.names else without_numbers(outcome)
 
 
 class _Child:

@@ -63,15 +63,24 @@ from apps.engine.types_sql import (
 
 
 def compile_transform(
-    mapping: MappingSpec, rule: RuleSpec, *, lookups: Collection[str] = ()
+    mapping: MappingSpec,
+    rule: RuleSpec,
+    *,
+    lookups: Collection[str] = (),
+    carry: Collection[str] | None = None,
+    assigned: bool = False,
 ) -> TransformProgram:
     """Check a mapping with its rule and translate them.
 
-    lookups: names that expressions may use. Raises ConfigurationError and its subclasses
-    (ExpressionRefused, FieldMissing, KeyMissing); `where` of the error names the field or check.
+    lookups: names that expressions may use;
+    carry: left fields to read as well; where it is given (even empty), all that is read rides
+    along as `__left.<name>`;
+    assigned: a key field that its side assigns may be empty, as in a record still to be inserted.
+    Raises ConfigurationError and its subclasses (ExpressionRefused, FieldMissing, KeyMissing);
+    `where` of the error names the field or check.
     """
     with open_database(memory_mb=128) as connection:
-        return _Compiler(connection, mapping, rule, lookups).compile()
+        return _Compiler(connection, mapping, rule, lookups, carry, assigned).compile()
 
 
 def expression_type(
@@ -221,11 +230,15 @@ class _Compiler:
         mapping: MappingSpec,
         rule: RuleSpec,
         lookups: Collection[str],
+        carry: Collection[str] | None,
+        assigned: bool,
     ) -> None:
         self.connection = connection
         self.mapping = mapping
         self.rule = rule
         self.lookups = lookups
+        self.carry = carry
+        self.assigned = assigned
         self.left = {spec.name: spec.neutral_type for spec in mapping.left.fields}
         self.right: dict[str, NeutralType] = {}
         self.columns: dict[str, str] = {}
@@ -240,11 +253,12 @@ class _Compiler:
         self.warnings: list[tuple[str, str]] = []
         self.notes: list[str] = []
         self.arguments = 0
+        self.inputs: list[str] = []
 
     def compile(self) -> TransformProgram:
         self._check_fields()
         expressions = self._parse_expressions()
-        inputs = self._choose_inputs(expressions)
+        inputs = self.inputs = self._choose_inputs(expressions)
         self._open_tables(inputs)
         results = self._add_expressions(expressions)
         self._add_values(results)
@@ -268,6 +282,7 @@ class _Compiler:
                 c.kind in (CheckKind.EXPRESSION, CheckKind.PATTERN) for c in self.rule.checks
             ),
             left_key=self.mapping.left.key,
+            carries=self.carry is not None,
             notes=tuple(self.notes),
         )
 
@@ -282,6 +297,8 @@ class _Compiler:
                 _field_of(mapping.left, spec.left, where)
         for name in mapping.left.key:
             _field_of(mapping.left, name, "key of the left dataset")
+        for name in self.carry or ():
+            _field_of(mapping.left, name, "rule")
         if rule.cursor_field:
             _field_of(mapping.left, rule.cursor_field, "cursor")
         self._check_key()
@@ -299,10 +316,12 @@ class _Compiler:
     def _check_key(self) -> None:
         if not self.mapping.key:
             raise KeyMissing("no match field is chosen", where="mapping")
+        keys = []
         for name in self.mapping.key:
-            if name not in self.right:
+            neutral = _field_of(self.mapping.right, name, "key")
+            if name not in self.right and not _is_assigned(self.mapping.right, name):
                 raise KeyMissing(f"the match field '{name}' is not mapped", where="mapping")
-        keys = [(name, self.right[name]) for name in self.mapping.key]
+            keys.append((name, neutral))
         keys += [(name, self.left[name]) for name in self.mapping.left.key]
         for name, neutral in keys:
             if neutral.kind in (Kind.JSON, Kind.ARRAY):
@@ -341,7 +360,7 @@ class _Compiler:
         return parsed
 
     def _choose_inputs(self, expressions: list[tuple[str, str, Expression]]) -> list[str]:
-        used = set(self.mapping.left.key) | {self.rule.cursor_field}
+        used = set(self.mapping.left.key) | {self.rule.cursor_field} | set(self.carry or ())
         used |= {spec.left for spec in self.mapping.fields if not spec.to_right}
         for _, _, expression in expressions:
             used |= expression.fields
@@ -501,6 +520,8 @@ class _Compiler:
         for place, spec in enumerate(self.mapping.fields):
             target = self.mapping.right.field(spec.right)
             if spec.right in self.mapping.key:
+                if self.assigned and _is_assigned(self.mapping.right, spec.right):
+                    continue
                 number = self._problem(
                     ProblemSpec(
                         KEY_MISSING, f"the match field '{spec.right}' has no value", spec.right
@@ -516,14 +537,23 @@ class _Compiler:
 
     def _add_keys(self) -> None:
         places = {spec.right: place for place, spec in enumerate(self.mapping.fields)}
-        right = [(f"o{places[name]}", self.right[name]) for name in self.mapping.key]
+        known = all(name in places for name in self.mapping.key)
+        right = [(f"o{places[name]}", self.right[name]) for name in self.mapping.key if known]
         left = [(self.columns[name], self.left[name]) for name in self.mapping.left.key]
         for name in self.mapping.left.key:
+            if self.assigned and _is_assigned(self.mapping.left, name):
+                continue
             number = self._problem(
                 ProblemSpec(KEY_MISSING, f"the key field '{name}' of the record is empty", name)
             )
             self.judged.insert(0, _Judged(f"{self.columns[name]} IS NULL", number))
-        self._add([("lk", _key(left or right)), ("rk", _key(right))])
+        if not (left or right):
+            raise KeyMissing(
+                "a record needs a key: the right side assigns its own, and the left has none",
+                where="mapping",
+            )
+        rk = _key(right) if right else "CAST(NULL AS VARCHAR)"
+        self._add([("lk", _key(left or right)), ("rk", rk)])
 
     def _add_checks(self) -> None:
         places = {spec.right: place for place, spec in enumerate(self.mapping.fields)}
@@ -684,10 +714,19 @@ class _Compiler:
             f", coalesce({column}, false) AS w{place}"
             for place, (_, column) in enumerate(self.warnings)
         )
+        carried = "".join(
+            f", {self.columns[name]}" for name in self.inputs if self.carry is not None
+        )
         return (
             f"row, {keep} AS keep, problem, CAST({detail} AS VARCHAR) AS detail, lk, rk"
-            f"{outputs}{warned}"
+            f"{outputs}{warned}{carried}"
         )
+
+
+def _is_assigned(dataset: DatasetSpec, name: str) -> bool:
+    """Whether a side gives this field a value of its own when none is written."""
+    spec = dataset.field(name)
+    return spec.server_assigned or spec.has_default
 
 
 def _first(numbered: Sequence[tuple[Problem, int]]) -> str:
