@@ -13,8 +13,13 @@ from tests.engine.two_sides import World
 LEFT = dataset("l", id="integer", name="text", city="text", stock="integer", seen="timestamptz")
 RIGHT = dataset("r", id="integer", title="text", town="text", stock="integer", at="timestamptz")
 MAPPING = mapped(
-    LEFT, RIGHT, "id", {"right": "title", "left": "name"}, {"right": "town", "left": "city"}, "stock"
-)  # fmt: skip
+    LEFT,
+    RIGHT,
+    "id",
+    {"right": "title", "left": "name"},
+    {"right": "town", "left": "city"},
+    "stock",
+)
 
 
 def rule(**two_way):
@@ -78,3 +83,213 @@ def test_edits_to_different_fields_merge():
     assert plan.only("left")["before"] == {"city": "Rome"}
     assert plan.only("left")["base_right"] == {"town": "Oslo"}
     assert quiet(made)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected", "sides"),
+    [("left", "12", ["right"]), ("right", "7", ["left"]), ("highest", "12", ["right"]),
+     ("lowest", "7", ["left"]), ("counter", "9", ["left", "right"])],
+)  # fmt: skip
+def test_a_policy_decides_where_both_sides_changed_a_field(policy, expected, sides):
+    made = in_step(fields={"stock": {"policy": policy}})
+    made.edit_left('["1"]', stock=12)
+    made.edit_right('["1"]', stock=7)
+    plan = made.sync()
+    cause = "merged" if policy == "counter" else "overruled"
+    assert plan.brief() == [(side, "update", cause) for side in sides]
+    assert made.left['["1"]']["stock"] == made.right['["1"]']["stock"] == expected
+    made.sync()
+    assert quiet(made)
+
+
+def test_both_sides_changed_to_the_same_value_only_moves_the_base():
+    made = in_step()
+    made.edit_left('["1"]', stock=12)
+    made.edit_right('["1"]', stock=12)
+    plan = made.sync()
+    assert (plan.changes, plan.conflicts, plan.summary.agreed) == ([], [], 1)
+    assert quiet(made)
+
+
+def test_asking_parks_the_field_and_lets_the_others_flow():
+    made = in_step()
+    made.edit_left('["1"]', stock=12, name="Anna")
+    made.edit_right('["1"]', stock=7, town="Oslo")
+    plan = made.sync()
+    assert plan.brief() == [("left", "update", "changed"), ("right", "update", "changed")]
+    (conflict,) = plan.conflicts
+    assert (conflict["kind"], conflict["fields"]) == ("fields", ["stock"])
+    assert json.loads(conflict["left"])["stock"] == "12"
+    assert json.loads(conflict["right"])["stock"] == "7"
+    assert json.loads(conflict["base_left"])["stock"] == "10"
+    again = made.plan()
+    assert again.changes == []
+    assert [c["seen"] for c in again.conflicts] == [conflict["seen"]]
+
+
+@pytest.mark.parametrize(
+    ("decision", "expected"),
+    [({"record": "left"}, "12"), ({"record": "right"}, "7"),
+     ({"fields": {"stock": {"take": "base"}}}, "10"),
+     ({"fields": {"stock": {"take": "value", "value": "8"}}}, "8"),
+     ({"fields": {"stock": {"take": "value", "value": None}}}, None)],
+)  # fmt: skip
+def test_a_decision_is_carried_out(decision, expected):
+    made = in_step()
+    made.edit_left('["1"]', stock=12)
+    made.edit_right('["1"]', stock=7)
+    made.decide(made.sync().conflicts[0], **decision)
+    plan = made.sync()
+    assert {change["cause"] for change in plan.changes} == {"decided"}
+    assert plan.conflicts == []
+    assert made.left['["1"]']["stock"] == made.right['["1"]']["stock"] == expected
+    made.sync()
+    assert quiet(made)
+
+
+def test_a_decision_holds_for_just_the_values_that_were_seen():
+    made = in_step()
+    made.edit_left('["1"]', stock=12)
+    made.edit_right('["1"]', stock=7)
+    made.decide(made.sync().conflicts[0], record="left")
+    made.edit_right('["1"]', stock=6)
+    plan = made.plan()
+    assert plan.changes == []
+    assert len(plan.conflicts) == 1
+
+
+def test_a_decided_value_that_is_none_of_the_type_stays_open():
+    made = in_step()
+    made.edit_left('["1"]', stock=12)
+    made.edit_right('["1"]', stock=7)
+    made.decide(made.sync().conflicts[0], fields={"stock": {"take": "value", "value": "many"}})
+    plan = made.plan()
+    assert (plan.changes, len(plan.conflicts)) == ([], 1)
+
+
+TIMES = {"left_modified": "seen", "right_modified": "at"}
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "tie", "winner"),
+    [("2025-01-01T00:00:02.000000Z", "2025-01-01T00:00:00.000000Z", "ask", "left"),
+     ("2025-01-01T00:00:00.000000Z", "2025-01-01T00:00:02.000000Z", "ask", "right"),
+     ("2025-01-01T00:00:00.500000Z", "2025-01-01T00:00:00.000000Z", "right", "right"),
+     (None, "2025-01-01T00:00:00.000000Z", "left", "left"),
+     ("2026-01-02T00:00:00.000000Z", "2026-01-03T00:00:00.000000Z", "left", "left"),
+     ("2026-01-02T00:00:00.000000Z", "2025-12-31T00:00:00.000000Z", "right", "left")],
+)  # fmt: skip
+def test_the_newest_wins_by_clocks_that_are_not_trusted_blindly(left, right, tie, winner):
+    made = in_step(policy="newest", tie=tie, **TIMES)
+    made.edit_left('["1"]', stock=12, seen=left)
+    made.edit_right('["1"]', stock=7, at=right)
+    made.sync()
+    assert made.right['["1"]']["stock"] == {"left": "12", "right": "7"}[winner]
+    assert quiet(made)
+
+
+def test_times_that_are_too_near_are_for_a_person():
+    made = in_step(policy="newest", **TIMES)
+    made.edit_left('["1"]', stock=12, seen="2025-01-01T00:00:00.000000Z")
+    made.edit_right('["1"]', stock=7, at="2025-01-01T00:00:00.900000Z")
+    (conflict,) = made.sync().conflicts
+    assert conflict["right_changed_at"].isoformat() == "2025-01-01T00:00:00.900000+00:00"
+
+
+def test_an_expression_decides():
+    made = in_step(
+        fields={"stock": {"policy": "expression", "expression": "left_value * 100 + right_value"}}
+    )
+    made.edit_left('["1"]', stock=12)
+    made.edit_right('["1"]', stock=7)
+    made.sync()
+    assert made.left['["1"]']["stock"] == made.right['["1"]']["stock"] == "1207"
+
+
+def test_an_expression_that_fails_asks():
+    expression = "left_value / (right_value - 7)"
+    made = in_step(fields={"stock": {"policy": "expression", "expression": expression}})
+    made.edit_left('["1"]', stock=2**62)
+    made.edit_right('["1"]', stock=7)
+    plan = made.sync()
+    assert (plan.changes, [c["fields"] for c in plan.conflicts]) == ([], [["stock"]])
+
+
+@pytest.mark.parametrize("gone", ["left", "right"])
+def test_a_deletion_is_propagated(gone):
+    made = in_step()
+    getattr(made, gone).clear()
+    other = {"left": "right", "right": "left"}[gone]
+    plan = made.sync()
+    assert plan.brief() == [(other, "delete", "deleted")]
+    whole = plan.only(other)["before"]
+    assert whole["stock"] == "10"
+    assert (made.left, made.right, made.links) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("gone", ["left", "right"])
+@pytest.mark.parametrize(
+    ("policy", "brief"),
+    [("edit", ("insert", "revived")), ("delete", ("delete", "deleted")), ("ask", None)],
+)
+def test_edited_here_and_deleted_there(gone, policy, brief):
+    made = in_step(edit_delete=policy)
+    other = {"left": "right", "right": "left"}[gone]
+    getattr(made, f"edit_{other}")('["1"]', stock=99)
+    getattr(made, gone).clear()
+    plan = made.sync()
+    side = gone if policy == "edit" else other
+    assert plan.brief() == ([(side, *brief)] if brief else [])
+    if policy == "ask":
+        (conflict,) = plan.conflicts
+        assert (conflict["kind"], conflict[gone]) == ("edit_delete", None)
+        made.decide(conflict, record=other)
+        assert made.sync().brief() == [(gone, "insert", "decided")]
+    assert quiet(made)
+
+
+@pytest.mark.parametrize("gone", ["left", "right"])
+def test_a_deletion_waits_for_approval_and_is_withdrawn_when_the_record_is_back(gone):
+    made = in_step(on_delete="approve", on_right_delete="approve")
+    records = getattr(made, gone)
+    kept = dict(records)
+    records.clear()
+    plan = made.sync()
+    assert (plan.changes, [c["kind"] for c in plan.conflicts]) == ([], ["delete"])
+    records.update(kept)
+    assert quiet(made)
+    records.clear()
+    made.decide(made.sync().conflicts[0], record="delete")
+    made.sync()
+    assert (made.left, made.right) == ({}, {})
+
+
+def test_a_deletion_that_is_not_approved_brings_the_record_back():
+    made = in_step(on_delete="approve")
+    made.left.clear()
+    made.decide(made.sync().conflicts[0], record="keep")
+    assert made.sync().brief() == [("left", "insert", "decided")]
+    assert quiet(made)
+
+
+@pytest.mark.parametrize("gone", ["left", "right"])
+def test_a_deletion_is_ignored(gone):
+    made = in_step(on_delete="ignore", on_right_delete="ignore")
+    getattr(made, gone).clear()
+    assert quiet(made)
+    assert len(made.links) == 1
+
+
+def test_nothing_is_deleted_where_absence_means_nothing():
+    made = in_step()
+    made.left.clear()
+    plan = made.plan(complete=False)
+    assert (plan.changes, plan.summary.unknown) == ([], 1)
+
+
+def test_gone_on_both_sides_is_forgotten():
+    made = in_step()
+    made.left.clear()
+    made.right.clear()
+    plan = made.sync()
+    assert (plan.changes, len(plan.gone), made.links) == ([], 1, {})

@@ -6,6 +6,7 @@ plan hands out. Sides may be lossy: what they store is then not what was written
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 from collections.abc import Callable
@@ -19,7 +20,12 @@ import pyarrow as pa
 from apps.engine.codec import decode_images, encode_images, image_hash
 from apps.engine.execution import Runner
 from apps.engine.program import RecordRejection
-from apps.engine.reconcile import Reconciler, ReconcileSummary, compile_two_way
+from apps.engine.reconcile import (
+    Reconciler,
+    ReconcileSummary,
+    TwoWayPrograms,
+    compile_two_way,
+)
 from apps.engine.spec import DatasetSpec, MappingSpec, RuleSpec
 from apps.engine.types_sql import key_text
 
@@ -94,7 +100,7 @@ class World:
 
     def plan(self, **options: Any) -> Plan:
         """Plan in this process."""
-        programs = compile_two_way(self.mapping, self.rule)
+        programs = _programs(self.mapping, self.rule)
         with tempfile.TemporaryDirectory() as spill, Runner(programs.forward) as forward:
             backward = Runner(programs.backward)
             evaluate = Runner(programs.evaluate) if programs.evaluate else None
@@ -185,7 +191,7 @@ class World:
     def _views(self, side: str, record: Record) -> Record:
         if side == "right":
             return record
-        program = compile_two_way(self.mapping, self.rule).forward
+        program = _programs(self.mapping, self.rule).forward
         with Runner(program) as runner:
             outcome = runner.run(_batch([record], self.mapping.left, program.left_fields))
         if not outcome.records.num_rows:
@@ -220,6 +226,11 @@ class World:
         """Decide a conflict as it is shown."""
         keys = {name: conflict[name] for name in ("left_key", "right_key", "kind", "seen")}
         self.decisions.append({**keys, "decision": json.dumps(decision)})
+
+
+@functools.lru_cache(maxsize=200)
+def _programs(mapping: MappingSpec, rule: RuleSpec) -> TwoWayPrograms:
+    return compile_two_way(mapping, rule)
 
 
 _LINK_NAMES = ("left_key", "right_key", "left_image", "right_image", "state")
