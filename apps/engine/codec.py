@@ -93,15 +93,6 @@ def hash_sql(columns: Sequence[tuple[str, str, NeutralType]]) -> str:
     return f"md5({image_sql(sorted(columns, key=lambda column: column[0]))})"
 
 
-def image_hash(image: Mapping[str, str | None]) -> str:
-    """The as-written hash of one image, byte for byte what `hash_sql` gives for its record."""
-    parts = [
-        f"{json_name(name)}:{'null' if image[name] is None else json_name(str(image[name]))}"
-        for name in sorted(image)
-    ]
-    return hashlib.md5(f"{{{','.join(parts)}}}".encode(), usedforsecurity=False).hexdigest()
-
-
 def json_name(name: str) -> str:
     """A field's name as a JSON string."""
     return key_text([name])[1:-1]
