@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from apps.connectors.sqlite import SqliteConnector
+from apps.console.wizard.draft import materialise
 from apps.rules.models import Rule, SyncDraft
 from apps.runs.models import Run
 from apps.runs.services import work_until_finished
@@ -25,6 +29,8 @@ POLICIES = {
     "on_leave": "keep",
     "on_delete": "propagate",
     "refuse_empty_source": "on",
+    "approval": "never",
+    "approval_hours": "72",
     "checks-TOTAL_FORMS": "1",
     "checks-INITIAL_FORMS": "0",
     "checks-0-name": "",
@@ -97,6 +103,101 @@ def test_suggestions_stay_when_a_required_field_lacks_a_value(walk: Walk):
     page = walk.step("mapping", **{"map-0-source": "field:id", "map-0-key": "1"})
     assert "Required fields without a value" in page.context["problems"][0]
     assert page.context["editor"].suggestions == suggested > 0
+
+
+BOTH_WAYS = {
+    **POLICIES,
+    "approval": "first",
+    "policy": "ask",
+    "first_contact": "left",
+    "edit_delete": "edit",
+    "on_right_delete": "approve",
+    "left_mark_value": "true",
+    "minimum_gap_seconds": "1",
+    "tie": "ask",
+    "policies-TOTAL_FORMS": "3",
+    "policies-INITIAL_FORMS": "3",
+    "policies-0-field": "full_name",
+    "policies-0-policy": "",
+    "policies-1-field": "mail",
+    "policies-1-policy": "expression",
+    "policies-1-parameter": "coalesce(right_value, left_value)",
+    "policies-2-field": "balance",
+    "policies-2-policy": "counter",
+}
+
+
+def to_both_ways(walk: Walk) -> None:
+    """Up to the policies; records find each other by mail."""
+    sources = {"left_source": str(walk.left.pk), "right_source": str(walk.right.pk)}
+    walk.step("sources", **sources, direction="two_way")
+    left, right = walk.left.datasets.get(), walk.right.datasets.get()
+    walk.step("datasets", left=str(left.pk), right=str(right.pk))
+    match = {"match-0-left": "email", "match-0-field": "mail", "match-0-email": "1"}
+    walk.step("key", **{"key-0-left": "id", "key-0-right": "client_id"}, **match)
+    sources = ("field:id", "field:name", "field:email", "field:balance")
+    rows = {f"map-{n}-source": source for n, source in enumerate(sources)}
+    kept = {"map-0-key": "1", "both_ways": "1", "match-0-field": "mail", "match-0-email": "1"}
+    walk.step("mapping", **rows, **kept)
+    walk.draft.refresh_from_db()
+
+
+def test_a_sync_both_ways_says_who_wins_field_by_field(walk: Walk):
+    to_both_ways(walk)
+    page = walk.client.get(walk.url("step", "policies"))
+    lines = page.context["policy_lines"]
+    assert [line.right for line in lines] == ["full_name", "mail", "balance"]
+    offered = [{value for value, _ in line.fields["policy"].choices} for line in lines]
+    assert ["counter" in values for values in offered] == [False, False, True]
+    assert page.context["form"]["approval"].value() == "first"
+
+    walk.step("policies", **BOTH_WAYS)
+    walk.draft.refresh_from_db()
+    rule = materialise(walk.draft, walk.draft.owner)
+    version = rule.current_version
+    spec, mapping = version.spec(), version.mapping_version.spec()
+    assert (spec.direction, spec.approval) == ("two_way", "first")
+    assert {item.field: item.policy.value for item in spec.two_way.fields} == {
+        "mail": "expression",
+        "balance": "counter",
+    }
+    assert (spec.two_way.first_contact, spec.two_way.on_right_delete) == ("left", "approve")
+    assert mapping.key == ("client_id",)
+    assert [(item.field, item.normalise) for item in mapping.match] == [("mail", ("email",))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"policies-0-policy": "counter"}, "Select a valid choice"),
+        ({"policies-1-parameter": "nothing_known"}, "nothing_known"),
+        ({"policy": "newest"}, "left_modified and right_modified"),
+        ({"policy": "text"}, "needs a text, and the field is of type"),
+        ({"on_right_delete": "mark"}, "name the field that it sets"),
+    ],
+)
+def test_a_policy_that_cannot_work_is_said_in_its_step(walk: Walk, changes, says):
+    to_both_ways(walk)
+    answer = walk.step("policies", **{**BOTH_WAYS, **changes})
+    assert answer.status_code == 200
+    assert says in html.unescape(answer.content.decode())
+
+
+def test_a_key_without_a_left_field_must_be_assigned(walk: Walk):
+    sources = {"left_source": str(walk.left.pk), "right_source": str(walk.right.pk)}
+    walk.step("sources", **sources)
+    left, right = walk.left.datasets.get(), walk.right.datasets.get()
+    walk.step("datasets", left=str(left.pk), right=str(right.pk))
+    answer = walk.step("key", **{"key-0-left": "", "key-0-right": "mail"})
+    assert "the right side does not assign it" in html.unescape(answer.content.decode())
+
+
+def test_a_read_only_source_is_no_side_of_a_sync_both_ways(walk: Walk, monkeypatch):
+    read_only = replace(SqliteConnector.capabilities, write=False)
+    monkeypatch.setattr(SqliteConnector, "capabilities", read_only)
+    sources = {"left_source": str(walk.left.pk), "right_source": str(walk.right.pk)}
+    answer = walk.step("sources", **sources, direction="two_way")
+    assert "left can only be read" in answer.content.decode()
 
 
 def test_nothing_is_enabled_without_a_dry_run(walk: Walk):

@@ -10,17 +10,27 @@ from django.http import Http404, HttpRequest
 from pydantic import TypeAdapter
 
 from apps.connectors.errors import ConfigurationError
-from apps.engine.spec import CheckSpec, FieldMappingSpec
+from apps.engine.spec import (
+    CheckSpec,
+    DatasetSpec,
+    FieldMappingSpec,
+    FieldPolicySpec,
+    MappingSpec,
+    MatchFieldSpec,
+)
 from apps.mappings.models import Mapping
 from apps.mappings.services import content_digest, save_mapping
 from apps.rules.models import Rule, SyncDraft
-from apps.rules.selectors import drafts
+from apps.rules.selectors import TWO_WAY_COLUMNS, drafts
 from apps.rules.services import save_draft, save_rule
 from apps.runs.models import Run, RunStatus
 from apps.sources.models import Dataset, Source
 from apps.sources.selectors import datasets, sources
 
-CONTENT = ("left", "right", "key", "fields", "policies", "checks", "name")
+CONTENT = (
+    *("left", "right", "direction", "key", "match", "fields", "policies", "field_policies"),
+    *("checks", "name"),
+)
 POLICY_FIELDS = (
     "filter",
     "on_leave",
@@ -39,6 +49,8 @@ POLICY_FIELDS = (
     "max_rejections_percent",
     "refuse_empty_source",
 )
+APPROVAL_FIELDS = ("approval", "approval_hours", "four_eyes")
+RULE_FIELDS = (*POLICY_FIELDS, *APPROVAL_FIELDS, *TWO_WAY_COLUMNS)
 SCHEDULE_FIELDS = ("schedule_kind", "every_minutes", "daily_at", "cron", "time_zone")
 
 
@@ -66,6 +78,31 @@ def draft_checks(draft: SyncDraft) -> list[CheckSpec]:
     return TypeAdapter(list[CheckSpec]).validate_python(draft.data.get("checks") or [])
 
 
+def draft_policies(draft: SyncDraft) -> list[FieldPolicySpec]:
+    """The policies of single fields; none where the draft is not two-way."""
+    stored = draft.data.get("field_policies") if is_two_way(draft) else None
+    return TypeAdapter(list[FieldPolicySpec]).validate_python(stored or [])
+
+
+def draft_match(draft: SyncDraft) -> list[MatchFieldSpec]:
+    return TypeAdapter(list[MatchFieldSpec]).validate_python(draft.data.get("match") or [])
+
+
+def is_two_way(draft: SyncDraft) -> bool:
+    return draft.data.get("direction") == Rule.Direction.TWO_WAY
+
+
+def draft_mapping(draft: SyncDraft, left: Dataset, right: Dataset) -> MappingSpec:
+    """The mapping that the draft describes so far, between its datasets."""
+    return MappingSpec(
+        left=DatasetSpec.of(left.schema()),
+        right=DatasetSpec.of(right.schema()),
+        fields=tuple(draft_fields(draft)),
+        key=tuple(draft.data.get("key") or ()),
+        match=tuple(draft_match(draft)),
+    )
+
+
 def content_mark(draft: SyncDraft) -> str:
     """Tells whether anything that a run depends on has changed."""
     return content_digest({name: draft.data.get(name) for name in CONTENT})
@@ -74,7 +111,10 @@ def content_mark(draft: SyncDraft) -> str:
 def draft_rule(draft: SyncDraft) -> Rule:
     """The rule as the draft says, unsaved where there is none yet."""
     rule = draft.rule or Rule()
-    apply_values(rule, draft.data.get("policies") or {}, POLICY_FIELDS)
+    rule.direction = draft.data.get("direction") or Rule.Direction.LEFT_TO_RIGHT
+    if is_two_way(draft) and not draft.data.get("policies"):
+        rule.approval = Rule.Approval.FIRST
+    apply_values(rule, draft.data.get("policies") or {}, RULE_FIELDS)
     apply_values(rule, draft.data.get("schedule") or {}, SCHEDULE_FIELDS)
     return rule
 
@@ -100,9 +140,10 @@ def materialise(draft: SyncDraft, actor: Any) -> Rule:
     mapping = rule.mapping if draft.rule else Mapping()
     mapping.left, mapping.right = left, right
     mapping.name = rule.name = _free_name(draft, rule)
-    save_mapping(mapping, draft_fields(draft), draft.data.get("key") or [], actor=actor)
+    key = draft.data.get("key") or []
+    save_mapping(mapping, draft_fields(draft), key, draft_match(draft), actor=actor)
     rule.mapping = mapping
-    save_rule(rule, draft_checks(draft), actor=actor)
+    save_rule(rule, draft_checks(draft), draft_policies(draft), actor=actor)
     draft.rule = rule
     save_draft(draft, actor=actor, materialised=content_mark(draft))
     return rule

@@ -25,7 +25,7 @@ from apps.console.wizard.draft import (
 from apps.console.wizard.forms import ScheduleForm
 from apps.console.wizard.keycheck import KeyReport, report_key
 from apps.console.wizard.pages import require_builder
-from apps.console.wizard.steps import posted_pairs
+from apps.console.wizard.steps.key import posted_pairs
 from apps.core.admin import explain
 from apps.core.clock import now
 from apps.core.selectors import permits

@@ -2,7 +2,8 @@
 
 The same component serves the mapping's page and the new-sync wizard. Input names carry the row's
 number (`map-3-source`), so that a form around it can hold others. `source` says where the value
-comes from: nothing, `field:<left field>`, `expression` or `constant`.
+comes from: nothing, `field:<left field>`, `expression` or `constant`. Where the mapping works both
+ways, `back` is the expression over right fields and `back-to` the left field that gets its value.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apps.connectors.types import Kind, NeutralType
-from apps.engine.spec import DatasetSpec, FieldMappingSpec, MappingSpec
+from apps.engine.spec import DatasetSpec, FieldMappingSpec, MappingSpec, MatchFieldSpec
 from apps.engine.suggest import compatible_types
+from apps.mappings.admin.matching import MatchLine, match_lines, posted_match
 from apps.mappings.services import suggest
 from apps.sources.models import Dataset
 
@@ -33,6 +35,7 @@ class EditorRow:
     source: str = ""
     expression: str = ""
     expression_back: str = ""
+    back_to: str = ""
     constant: str = ""
     default: str = ""
     is_key: bool = False
@@ -53,13 +56,24 @@ class EditorRow:
     def lacks_value(self) -> bool:
         return self.required and not self.is_mapped
 
+    @property
+    def takes_back(self) -> bool:
+        """Whether an edit on the right can be written to the left at all."""
+        return self.source == "expression" or bool(self.left)
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether values flow left to right only."""
+        return self.is_mapped and not (self.left or (self.takes_back and self.expression_back))
+
     def spec(self) -> FieldMappingSpec:
         """Raises pydantic's ValidationError where an expression is chosen but empty."""
+        back = self.expression_back if self.takes_back else ""
         return FieldMappingSpec(
             right=self.right,
-            left=self.left,
+            left=self.left or (self.back_to if back else ""),
             to_right=self.expression if self.source == "expression" else "",
-            to_left=self.expression_back,
+            to_left=back,
             constant=self.constant if self.source == "constant" else None,
             default=self.default or None,
         )
@@ -67,12 +81,17 @@ class EditorRow:
 
 @dataclass(slots=True)
 class Editor:
-    """Both datasets and one row for each right field."""
+    """Both datasets, one row for each right field, and the match fields.
+
+    both_ways: whether the way back is shown; it is kept either way.
+    """
 
     left: Dataset
     right: Dataset
     rows: list[EditorRow]
     left_fields: list[tuple[str, str]]  # name, type
+    match: tuple[MatchFieldSpec, ...] = ()
+    both_ways: bool = False
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -94,12 +113,23 @@ class Editor:
     def row(self, right: str) -> EditorRow | None:
         return next((row for row in self.rows if row.right == right), None)
 
+    @property
+    def match_lines(self) -> list[MatchLine]:
+        """The match fields, and empty lines for further ones."""
+        return match_lines(self.match)
+
+    @property
+    def right_names(self) -> list[str]:
+        return [row.right for row in self.rows]
+
     def specs(self) -> list[FieldMappingSpec]:
         """The field mappings as typed; empty expressions become errors of their rows."""
         specs = []
         for row in self.rows:
             if row.source == "expression" and not row.expression:
                 row.errors.append("Write an expression, or choose where the value comes from.")
+            elif row.source == "expression" and row.expression_back and not row.back_to:
+                row.errors.append("Choose the left field that gets the value on the way back.")
             elif row.is_mapped:
                 specs.append(row.spec())
         return specs
@@ -110,6 +140,7 @@ class Editor:
             right=DatasetSpec.of(self.right.schema()),
             fields=tuple(spec for spec in self.specs() if spec.right not in without),
             key=self.key,
+            match=self.match,
         )
 
     def place_error(self, error: Exception) -> EditorRow | None:
@@ -127,6 +158,9 @@ def editor_for(
     right: Dataset,
     fields: Sequence[FieldMappingSpec] = (),
     key: Sequence[str] = (),
+    match: Sequence[MatchFieldSpec] = (),
+    *,
+    both_ways: bool = False,
 ) -> Editor:
     """The editor as stored; for a new mapping, with the right dataset's own key chosen."""
     known = {spec.right: spec for spec in fields}
@@ -145,7 +179,8 @@ def editor_for(
                 **(_values(spec) if spec else {}),
             )
         )
-    return _checked(Editor(left, right, rows, _left_fields(left)))
+    editor = Editor(left, right, rows, _left_fields(left), tuple(match), both_ways)
+    return _checked(editor)
 
 
 def posted_editor(left: Dataset, right: Dataset, data: Mapping[str, Any]) -> Editor:
@@ -162,9 +197,12 @@ def posted_editor(left: Dataset, right: Dataset, data: Mapping[str, Any]) -> Edi
         row.source = source if known and row.writable else ""
         row.expression = value("expression")
         row.expression_back = value("back")
+        row.back_to = value("back-to") if value("back-to") in names else ""
         row.constant = str(data.get(f"{PREFIX}-{row.number}-constant", ""))
         row.default = value("default")
         row.is_key = bool(value("key"))
+    editor.match = posted_match(data, [row.right for row in editor.rows])
+    editor.both_ways = bool(data.get("both_ways"))
     return _checked(editor)
 
 
@@ -213,6 +251,7 @@ def _values(spec: FieldMappingSpec) -> dict[str, Any]:
         "source": source,
         "expression": spec.to_right,
         "expression_back": spec.to_left,
+        "back_to": spec.left if spec.to_right else "",
         "constant": spec.constant or "",
         "default": spec.default or "",
     }

@@ -119,7 +119,14 @@ class MappingAdmin(BaseAdmin):
                 raise PermissionDenied
             return self._save(request, mapping)
         spec = mapping_spec(mapping)
-        editor = editor_for(mapping.left, mapping.right, spec.fields, spec.key)
+        editor = editor_for(
+            mapping.left,
+            mapping.right,
+            spec.fields,
+            spec.key,
+            spec.match,
+            both_ways=works_both_ways(mapping),
+        )
         return self._editor_page(request, mapping, editor)
 
     def _choose_page(self, request: HttpRequest, left: Dataset | None) -> HttpResponse:
@@ -174,7 +181,7 @@ class MappingAdmin(BaseAdmin):
         try:
             specs = editor.specs()
             if not errors and not any(row.errors for row in editor.rows):
-                services.save_mapping(mapping, specs, editor.key, actor=request.user)
+                services.save_mapping(mapping, specs, editor.key, editor.match, actor=request.user)
                 messages.success(request, f"{mapping} is saved.")
                 if "_dry_run" in request.POST and (rule := mapping.rules.first()):
                     return redirect("admin:rules_rule_change", rule.pk)
@@ -241,3 +248,9 @@ class MappingAdmin(BaseAdmin):
             return redirect(f"{add}?left={left.pk}")
         messages.success(request, f"Created {right.name} in {source.name}.")
         return redirect(f"{add}?left={left.pk}&right={right.pk}")
+
+
+def works_both_ways(mapping: Mapping) -> bool:
+    """Whether something of the mapping is for the way back, or a rule takes it."""
+    backward = mapping.fields.exclude(to_left="").exists()
+    return backward or bool(mapping.match) or mapping.rules.filter(direction="two_way").exists()
