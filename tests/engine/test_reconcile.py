@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from apps.engine.spec import FieldPolicySpec, RuleSpec, TwoWaySpec
+from apps.engine.spec import FieldPolicySpec, MatchFieldSpec, RuleSpec, TwoWaySpec
 from tests.engine.specs import dataset, mapped
 from tests.engine.two_sides import World
 
@@ -293,3 +293,186 @@ def test_gone_on_both_sides_is_forgotten():
     made.right.clear()
     plan = made.sync()
     assert (plan.changes, len(plan.gone), made.links) == ([], 1, {})
+
+
+UNIQUE = {"checks": ({"name": "one town", "kind": "unique", "field": "town"},)}
+
+
+def test_an_insert_that_would_take_a_unique_value_is_parked_and_nothing_else():
+    made = in_step(**UNIQUE)
+    made.put_left(id=2, name="Bob", city="Rome")
+    made.put_left(id=3, name="Cid", city="Oslo")
+    plan = made.sync()
+    assert plan.brief() == [("right", "insert", "new")]
+    (conflict,) = plan.conflicts
+    assert (conflict["kind"], conflict["left_key"], conflict["right_key"]) == (
+        "unique",
+        '["2"]',
+        None,
+    )
+    assert (conflict["fields"], json.loads(conflict["candidates"])) == (["town"], ['["1"]'])
+    assert made.right['["1"]']["title"] == "Ann"
+
+
+def test_two_writes_of_one_unique_value_are_both_parked():
+    made = in_step(**UNIQUE)
+    made.put_left(id=2, name="Bob", city="Oslo")
+    made.put_right(id=3, title="Cid", town="Oslo")
+    plan = made.sync()
+    assert plan.changes == []
+    assert sorted(c["left_key"] or c["right_key"] for c in plan.conflicts) == ['["2"]', '["3"]']
+
+
+def test_an_edit_that_would_take_a_unique_value_is_parked_until_it_is_decided():
+    made = in_step(**UNIQUE)
+    made.put_left(id=2, name="Bob", city="Oslo")
+    made.sync()
+    made.edit_right('["2"]', town="Rome", stock=5)
+    plan = made.sync()
+    assert plan.changes == []
+    (conflict,) = plan.conflicts
+    made.decide(conflict, fields={"town": {"take": "value", "value": "Bonn"}})
+    made.sync()
+    assert made.left['["2"]'] == {
+        "id": "2",
+        "name": "Bob",
+        "city": "Bonn",
+        "stock": "5",
+        "seen": None,
+    }
+    assert made.right['["2"]']["town"] == "Bonn"
+    made.sync()
+    assert quiet(made)
+
+
+def test_a_parked_write_leaves_its_old_value_in_use():
+    made = in_step(**UNIQUE)
+    made.put_left(id=2, name="Bob", city="Oslo")
+    made.sync()
+    made.edit_left('["1"]', city="Oslo")
+    made.put_left(id=3, name="Cid", city="Rome")
+    plan = made.sync()
+    assert plan.changes == []
+    assert sorted(c["left_key"] for c in plan.conflicts) == ['["1"]', '["3"]']
+
+
+CODED_LEFT = dataset("l", ("code",), code="text", name="text")
+CODED_RIGHT = dataset("r", id="integer", code="text", name="text")
+CODED = mapped(CODED_LEFT, CODED_RIGHT, "code", "name", key=("id",))
+
+
+def assigned(mapping, *, left=(), right=()):
+    """The mapping with fields that their side assigns."""
+    sides = {"left": left, "right": right}
+    return mapping.model_copy(
+        update={
+            side: getattr(mapping, side).model_copy(
+                update={
+                    "fields": tuple(
+                        f.model_copy(update={"server_assigned": f.name in names})
+                        for f in getattr(mapping, side).fields
+                    )
+                }
+            )
+            for side, names in sides.items()
+        }
+    )
+
+
+def matched(mapping, *fields):
+    specs = tuple(MatchFieldSpec(field=f, normalise=n) for f, n in fields)
+    return mapping.model_copy(update={"match": specs})
+
+
+BY_CODE = matched(assigned(CODED, right=("id",)), ("code", ("trim", "case")))
+
+
+def coded(**options):
+    made = world(BY_CODE, **options)
+    made.put_left(code="a", name="Ann")
+    made.put_right(id=7, code=" A", name="Ann")
+    return made
+
+
+def test_records_find_each_other_by_normalised_fields():
+    made = coded(first_contact="left")
+    plan = made.sync()
+    assert plan.summary.matched == 1
+    assert plan.only("right")["after"] == {"code": "a"}
+    assert list(made.links) == [('["a"]', '["7"]')]
+    assert quiet(made)
+
+
+def test_first_contact_asks():
+    made = coded()
+    made.edit_right('["7"]', name="Anna")
+    plan = made.sync()
+    (conflict,) = plan.conflicts
+    assert (conflict["kind"], conflict["fields"]) == ("first_contact", ["code", "name"])
+    assert (plan.changes, made.links) == ([], {})
+    made.decide(conflict, record="right", fields={"code": {"take": "left"}})
+    made.sync()
+    assert made.left == {'["a"]': {"code": "a", "name": "Anna"}}
+    assert made.right['["7"]'] == {"id": "7", "code": "a", "name": "Anna"}
+    assert quiet(made)
+
+
+def test_a_key_that_the_right_side_assigns_is_in_the_link():
+    made = world(BY_CODE)
+    made.put_left(code="x", name="New")
+    plan = made.sync()
+    insert = plan.only("right")
+    assert (insert["right_key"], insert["fields"]) == (None, ["code", "name"])
+    assert list(made.links) == [('["x"]', '["1001"]')]
+    assert quiet(made)
+
+
+def test_a_key_edit_on_one_side_moves_the_key_of_the_other():
+    made = coded(first_contact="left")
+    made.sync()
+    made.edit_right('["7"]', code="b")
+    plan = made.sync()
+    assert (plan.only("left")["left_key"], plan.only("left")["key_after"]) == ('["a"]', '["b"]')
+    assert made.left == {'["b"]': {"code": "b", "name": "Ann"}}
+    assert list(made.links) == [('["b"]', '["7"]')]
+    assert quiet(made)
+
+
+def test_a_key_edit_onto_a_taken_key_is_parked():
+    made = coded(first_contact="left")
+    made.put_left(code="b", name="Bob")
+    made.sync()
+    made.edit_right('["7"]', code="b", name="Anna")
+    plan = made.sync()
+    assert plan.changes == []
+    (conflict,) = plan.conflicts
+    assert (conflict["kind"], json.loads(conflict["candidates"])) == ("unique", ['["b"]'])
+
+
+def test_ambiguous_matches_are_listed_before_anything_is_written():
+    made = coded()
+    made.put_right(id=8, code="A", name="Ada")
+    plan = made.sync()
+    (conflict,) = plan.conflicts
+    assert (conflict["kind"], conflict["left_key"]) == ("match", '["a"]')
+    assert json.loads(conflict["candidates"]) == ['["7"]', '["8"]']
+    assert plan.changes == []
+    made.decide(conflict, match='["8"]')
+    plan = made.sync()
+    assert [(c["kind"], c["right_key"]) for c in plan.conflicts] == [("first_contact", '["8"]')]
+    assert plan.brief() == [("left", "insert", "new")]
+
+
+def test_duplicates_on_one_side_are_listed():
+    made = world(BY_CODE)
+    made.put_right(id=7, code="a")
+    made.put_right(id=8, code="A")
+    plan = made.sync()
+    assert plan.changes == []
+    assert [(c["kind"], c["right_key"]) for c in plan.conflicts] == [
+        ("match", '["7"]'), ("match", '["8"]'),
+    ]  # fmt: skip
+    for conflict in plan.conflicts:
+        made.decide(conflict, record="insert")
+    assert made.sync().brief() == [("left", "insert", "new")] * 2
+    assert quiet(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from apps.connectors.types import TEXT
+from apps.engine.codec import image_sql
 from apps.engine.reconcile.layout import Layout, image_where, names_where
 from apps.engine.reconcile.store import Store
 from apps.engine.types_sql import from_canonical_sql, literal
@@ -25,14 +26,24 @@ def _seen(layout: Layout) -> str:
 
 
 def apply_decisions(store: Store) -> None:
-    """Turn open fields of `pairs` into what a person chose for just these values."""
+    """Turn open fields of `pairs` into what a person chose for just these values.
+
+    A decision on a clash of unique values may name any field.
+    """
     if not store.counted.get("decisions"):
         return
     layout = store.layout
     store.run(
-        "CREATE TEMP TABLE chosen AS SELECT p.id, d.decision FROM pairs p JOIN decisions d "
+        "CREATE TEMP TABLE chosen AS "
+        "SELECT p.id, d.decision, false AS any_field FROM pairs p JOIN decisions d "
         f"ON d.lk = p.lk AND d.rk = p.rk AND d.seen = {_seen(layout)} "
         f"AND d.kind IN ({', '.join(map(literal, KINDS))}) WHERE {_some_open(layout)}"
+    )
+    left, right = (image_sql(layout.values(side)) for side in "lr")
+    store.run(
+        "INSERT INTO chosen SELECT p.id, d.decision, true FROM pairs p JOIN decisions d "
+        "ON d.lk = p.lk AND d.rk = p.rk AND d.kind = 'unique' "
+        f"AND d.seen = md5(concat_ws(chr(10), {left}, {right}))"
     )
     for i, name in enumerate(layout.names):
         store.run(_choose(layout, i, name))
@@ -55,8 +66,8 @@ def _choose(layout: Layout, i: int, name: str) -> str:
     chosen = (
         f"SELECT id, value, {verdict} AS verdict, value IS NOT NULL AND {typed} IS NULL AS unfit "
         f"FROM (SELECT *, {value} AS value FROM (SELECT p.id, p.br{i}, p.bk{i}, c.decision, "
-        f"coalesce({take}, {whole}) AS take FROM pairs p JOIN chosen c ON c.id = p.id "
-        f"WHERE p.s{i} = 'C'))"
+        f"CASE WHEN c.any_field THEN {take} ELSE coalesce({take}, {whole}) END AS take "
+        f"FROM pairs p JOIN chosen c ON c.id = p.id WHERE c.any_field OR p.s{i} = 'C'))"
     )
     return (
         f"UPDATE pairs SET s{i} = q.verdict, v{i} = q.value, decided = true FROM ({chosen}) q "

@@ -30,6 +30,7 @@ from apps.connectors.types import NeutralType
 from apps.engine.program import LEFT_KEY, RIGHT_KEY, RecordRejection, Transformed
 from apps.engine.reconcile import outputs
 from apps.engine.reconcile.absence import judge_absent
+from apps.engine.reconcile.clashes import park_clashes
 from apps.engine.reconcile.decisions import apply_decisions, ask
 from apps.engine.reconcile.layout import Layout
 from apps.engine.reconcile.links import find_unreadable, open_links
@@ -182,6 +183,7 @@ class Reconciler:
             make_inserts(self.store)
             make_left_values(self.store, self.backward, self.forward)
             make_outcome(self.store)
+            park_clashes(self.store)
             self._summary = summarise(self.store)
         return self._summary
 
