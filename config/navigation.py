@@ -39,6 +39,13 @@ SIDEBAR = [
         "items": [
             _entry("Runs", "play_circle", "runs_run_changelist", "runs.view_run"),
             _entry(
+                "Conflict inbox",
+                "call_split",
+                "ledger_conflict_changelist",
+                "ledger.view_conflict",
+                "apps.console.navigation.open_conflicts",
+            ),
+            _entry(
                 "Rejections",
                 "rule",
                 "ledger_rejection_changelist",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from apps.core.selectors import platform_state
-from apps.ledger.models import Rejection
+from apps.ledger.models import Conflict, Rejection
 from apps.sources.models import Source
 
 
@@ -13,7 +16,18 @@ def open_rejections(request: HttpRequest) -> str:
     """Number on the sidebar; counts to a hundred, so that it stays an index read."""
     if not request.user.has_perm("ledger.view_rejection"):
         return ""
-    count = Rejection.objects.filter(state=Rejection.State.OPEN).values("pk")[:100].count()
+    return _badge(Rejection.objects.filter(state=Rejection.State.OPEN))
+
+
+def open_conflicts(request: HttpRequest) -> str:
+    """Likewise."""
+    if not request.user.has_perm("ledger.view_conflict"):
+        return ""
+    return _badge(Conflict.objects.filter(state=Conflict.State.OPEN))
+
+
+def _badge(rows: QuerySet[Any]) -> str:
+    count = rows.values("pk")[:100].count()
     return "99+" if count > 99 else str(count) if count else ""
 
 

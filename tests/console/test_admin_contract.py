@@ -17,6 +17,7 @@ from apps.rules.models import SyncDraft
 from apps.runs.models import Run
 from tests.people import administrator, person, signed_in, viewer
 from tests.platforms import Pair
+from tests.two_way import TwoWay
 
 MOST_QUERIES = 40
 
@@ -37,6 +38,7 @@ def pair(tmp_path: Any) -> Pair:
     pair.run()
     save_lookup("iso", {"Germany": "DE"}, actor=None)
     Group.objects.create(name="Operators")
+    TwoWay(tmp_path).of_every_kind()
     Drift.objects.create(
         source=pair.mapping.left.source, dataset_name="customers", kind=Drift.Kind.DATASET_ADDED
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from django import forms
@@ -56,6 +57,7 @@ class FieldPolicyForm(forms.ModelForm):  # type: ignore[type-arg]
     """One line; `types` are those of the fields that the rule's mapping gives values to."""
 
     types: Types = {}
+    proposed: Proposed | None = None
 
     class Meta:
         model = FieldPolicy
@@ -64,6 +66,8 @@ class FieldPolicyForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.proposed and self.instance.pk and self.instance.field == self.proposed.field:
+            self.initial["policy"] = self.proposed.policy
         if "field" not in self.fields or not self.types:
             return
         names = list(dict.fromkeys([*self.types, *filter(None, [self.instance.field])]))
@@ -115,9 +119,48 @@ class FieldPolicyInline(RulePartMixin, BaseTabularInline):
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
         mapping = chosen_mapping(request, obj)
-        bound = {"types": mapped_types(mapping)}
+        bound = {
+            "types": mapped_types(mapping),
+            "proposed": proposed_policy(request, obj),
+        }
         form = type("FieldPolicyForm", (self.form,), bound)
         return super().get_formset(request, obj, form=form, **kwargs)
+
+    def get_extra(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> int:
+        """A line more for a proposed policy of a field that has none."""
+        proposed = proposed_policy(request, obj)
+        return int(proposed is not None and not proposed.is_known)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A policy that another page proposes for a field (`?propose_field=…&propose_policy=…`)."""
+
+    field: str
+    policy: str
+    is_known: bool  # the rule has a policy for this field
+
+    @property
+    def line(self) -> dict[str, str]:
+        """As an empty line of the table is filled with it."""
+        return {"field": self.field, "policy": self.policy}
+
+    @property
+    def sentence(self) -> str:
+        label = PolicyChoices(self.policy).label
+        return f"Proposed for “{self.field}”: {label}. Nothing changes before you save the rule."
+
+
+def proposed_policy(request: HttpRequest, rule: Rule | None) -> Proposed | None:
+    """What the address proposes, where that makes sense for this rule; only to be looked at."""
+    name, policy = request.GET.get("propose_field", ""), request.GET.get("propose_policy", "")
+    is_two_way = rule is not None and rule.direction == Rule.Direction.TWO_WAY
+    if request.method != "GET" or rule is None or not is_two_way or not name:
+        return None
+    neutral = mapped_types(rule.mapping).get(name)
+    if neutral is None or policy not in PolicyChoices.values or not suits(Policy(policy), neutral):
+        return None
+    return Proposed(name, policy, rule.field_policies.filter(field=name).exists())
 
 
 def chosen_mapping(request: HttpRequest, rule: Rule | None) -> Mapping | None:

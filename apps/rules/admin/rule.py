@@ -32,6 +32,7 @@ from apps.rules.admin.policies import (
     mapped_types,
     policy_help,
     policy_words,
+    proposed_policy,
 )
 from apps.rules.models import Check, FieldPolicy, Rule
 from apps.rules.schedule import next_due
@@ -196,11 +197,21 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
             formset.new_objects = formset.changed_objects = formset.deleted_objects = []
         messages.info(request, f"Saved as version {version.number}. Saving starts no run.")
 
+    def get_formset_kwargs(self, request: HttpRequest, obj: Any, inline: Any, prefix: str) -> Any:
+        kwargs = super().get_formset_kwargs(request, obj, inline, prefix)
+        proposed = proposed_policy(request, obj) if isinstance(inline, FieldPolicyInline) else None
+        if proposed is not None and not proposed.is_known:
+            kwargs["initial"] = [proposed.line]
+        return kwargs
+
     def page_context(self, request: HttpRequest, obj: Rule | None) -> dict[str, Any]:
         types = mapped_types(chosen_mapping(request, obj))
         about_policies = {"policy_help": policy_help(types), "policy_words": policy_words()}
         if obj is None:
             return about_policies
+        proposed = proposed_policy(request, obj)
+        if proposed is not None:
+            messages.warning(request, proposed.sentence)
         recent = list(runs(request.user).filter(rule=obj)[:10])
         return {
             **about_policies,
