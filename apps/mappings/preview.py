@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from apps.connectors.base import DatasetSchema, ReadBatch
 from apps.connectors.types import NeutralType
-from apps.engine.codec import encode_images
+from apps.engine.codec import decode_images, encode_images
+from apps.engine.reconcile import backward_mapping
 from apps.engine.sandbox import Limits, Sandbox
 from apps.engine.spec import MappingSpec, RuleSpec
 from apps.engine.transform import Transformed, compile_transform
@@ -41,9 +42,14 @@ def preview_rows(
     schema: DatasetSchema,
     batches: Sequence[ReadBatch],
     lookups: Mapping[str, pa.Table],
+    *,
+    assigned: bool = False,
 ) -> Preview:
-    """Transform the sample in a child process; rows keep the order in which they were read."""
-    program = compile_transform(mapping, rule, lookups=set(lookups))
+    """Transform the sample in a child process; rows keep the order in which they were read.
+
+    assigned: a key that its side assigns may be empty.
+    """
+    program = compile_transform(mapping, rule, lookups=set(lookups), assigned=assigned)
     left_types = {field.name: field.type for field in schema.fields}
     right_types = {f.right: mapping.right.field(f.right).neutral_type for f in mapping.fields}
     rows: list[PreviewRow] = []
@@ -73,3 +79,67 @@ def _row(before: Image, done: Transformed, types: Mapping[str, NeutralType]) -> 
 def _image(table: pa.Table, types: Mapping[str, NeutralType]) -> Image:
     image: Image = orjson.loads(encode_images(table, types)[0])
     return image
+
+
+@dataclass(frozen=True, slots=True)
+class BackRow:
+    """One right sample record, its left partner now (None: not known), and what it would become."""
+
+    right: Image
+    now: Image | None
+    after: Image
+    problem: str = ""
+
+
+def preview_back_rows(
+    mapping: MappingSpec,
+    right: DatasetSchema,
+    batches: Sequence[ReadBatch],
+    partners: Callable[[pa.Table], Sequence[ReadBatch]],
+    lookups: Mapping[str, pa.Table],
+) -> list[BackRow]:
+    """Run the way back over right sample records, in a child process.
+
+    partners: reads the left records that have these keys. A left key that does not flow back
+    leaves the partner unknown. Raises ConfigurationError or ExpressionRefused.
+    """
+    backward = backward_mapping(mapping)
+    done = preview_rows(backward, RuleSpec(), right, batches, lookups, assigned=True)
+    types = {field.name: field.neutral_type for field in mapping.left.fields}
+    known = _left_records(mapping.left.key, done.rows, partners, types)
+    return [
+        BackRow(
+            right=row.before,
+            now=known.get(_key_of(row.after, mapping.left.key)),
+            after=row.after,
+            problem=row.problem,
+        )
+        for row in done.rows
+        if row.before
+    ]
+
+
+def _left_records(
+    key: Sequence[str],
+    rows: Sequence[PreviewRow],
+    partners: Callable[[pa.Table], Sequence[ReadBatch]],
+    types: Mapping[str, NeutralType],
+) -> dict[tuple[str | None, ...], Image]:
+    """The left records that the rows would be written to, by the canonical texts of their keys."""
+    keys = {_key_of(row.after, key) for row in rows}
+    wanted = [dict(zip(key, texts, strict=True)) for texts in keys if None not in texts]
+    if not wanted:
+        return {}
+    images = [orjson.dumps(item).decode() for item in wanted]
+    table = decode_images(images, {name: types[name] for name in key})
+    found: dict[tuple[str | None, ...], Image] = {}
+    for batch in partners(table):
+        fields = {name: types[name] for name in batch.records.schema.names}
+        for text in encode_images(pa.Table.from_batches([batch.records]), fields):
+            image: Image = orjson.loads(text)
+            found[_key_of(image, key)] = image
+    return found
+
+
+def _key_of(image: Image, key: Sequence[str]) -> tuple[str | None, ...]:
+    return tuple(image.get(name) for name in key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping as TableMapping
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,14 +17,15 @@ import pyarrow as pa
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
-from apps.connectors.base import ReadRequest
+from apps.connectors.base import ReadBatch, ReadRequest
 from apps.connectors.errors import ConfigurationError
 from apps.core.selectors import permits, require
 from apps.engine.spec import FieldMappingSpec, MappingSpec, MatchFieldSpec, RuleSpec
 from apps.engine.suggest import Suggestion, propose_right, suggest_pairs
 from apps.engine.transform import compile_transform
+from apps.mappings.matching import MatchReport, report_matches
 from apps.mappings.models import FieldMapping, LookupEntry, LookupTable, Mapping, MappingVersion
-from apps.mappings.preview import Preview, preview_rows
+from apps.mappings.preview import BackRow, Preview, preview_back_rows, preview_rows
 from apps.mappings.selectors import (
     LINK_PREFIX,
     linked_rules,
@@ -34,7 +36,7 @@ from apps.mappings.selectors import (
     mapping_spec,
     mappings,
 )
-from apps.mappings.validation import require_mapping
+from apps.mappings.validation import require_mapping, require_match
 from apps.sources.models import Dataset, Source
 from apps.sources.selectors import connector_for, datasets
 from apps.sources.services import create_dataset
@@ -170,9 +172,70 @@ def preview(
     schema = left.schema()
     request = ReadRequest(dataset=schema, fields=schema.field_names, limit=limit, batch_rows=limit)
     batches = list(connector_for(left.source).read(request))
+    return preview_rows(mapping, rule, schema, batches, _tables_for(links))
+
+
+def preview_back(
+    mapping: MappingSpec,
+    left: Dataset,
+    right: Dataset,
+    *,
+    actor: User | None,
+    limit: int = 5,
+    links: TableMapping[str, pa.Table] | None = None,
+) -> list[BackRow]:
+    """Run the unsaved way back over real right records, and say what their left ones are now.
+
+    Otherwise as `preview`.
+    """
+    require_editor(actor)
+    for dataset in (left, right):
+        require(actor, datasets, "view", dataset)
+    require_author(actor, [], mapping_expressions(mapping))
+    schema = right.schema()
+    request = ReadRequest(dataset=schema, fields=schema.field_names, limit=limit, batch_rows=limit)
+    batches = list(connector_for(right.source).read(request))
+    return preview_back_rows(
+        mapping, schema, batches, partial(_read_by_key, left), _tables_for(links)
+    )
+
+
+def _read_by_key(dataset: Dataset, keys: pa.Table) -> list[ReadBatch]:
+    schema, connector = dataset.schema(), connector_for(dataset.source)
+    if not connector.capabilities.key_lookup:
+        return []
+    request = ReadRequest(dataset=schema, fields=schema.field_names, keys=keys)
+    return list(connector.read(request))
+
+
+def check_matches(
+    mapping: MappingSpec,
+    left: Dataset,
+    right: Dataset,
+    *,
+    actor: User | None,
+    links: TableMapping[str, pa.Table] | None = None,
+) -> MatchReport:
+    """Count which records would find each other, and list those that several could be meant by.
+
+    Reads the match fields of both sides, writes nothing. Otherwise as `preview`.
+    """
+    require_editor(actor)
+    for dataset in (left, right):
+        require(actor, datasets, "view", dataset)
+    require_author(actor, [], mapping_expressions(mapping))
+    require_match(mapping)
+    return report_matches(
+        mapping,
+        (connector_for(left.source), left.schema()),
+        (connector_for(right.source), right.schema()),
+        _tables_for(links),
+    )
+
+
+def _tables_for(links: TableMapping[str, pa.Table] | None) -> dict[str, pa.Table]:
     tables = lookup_values(lookup_names())
-    tables |= {LINK_PREFIX + name: table for name, table in (links or {}).items()}
-    return preview_rows(mapping, rule, schema, batches, tables)
+    return tables | {LINK_PREFIX + name: table for name, table in (links or {}).items()}
 
 
 @transaction.atomic

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apps.connectors.errors import ConfigurationError, FieldMissing, KeyMissing
 from apps.connectors.types import Kind
+from apps.engine.reconcile.programs import is_derived
 from apps.engine.spec import FieldMappingSpec, MappingSpec
 
 
@@ -13,9 +14,7 @@ def left_target(field: FieldMappingSpec) -> str:
     A derived field flows left to right only: it is a constant, or an expression without its
     expression back.
     """
-    if field.to_left or (field.constant is None and not field.to_right):
-        return field.left
-    return ""
+    return "" if is_derived(field) else field.left
 
 
 def derived_fields(mapping: MappingSpec) -> list[str]:
@@ -37,7 +36,7 @@ def require_mapping(mapping: MappingSpec) -> None:
         if field.to_left:
             _require_field(mapping, field.left, f"field '{field.right}', back")
     _require_key(mapping)
-    _require_match(mapping)
+    require_match(mapping)
 
 
 def _require_field(mapping: MappingSpec, name: str, where: str) -> None:
@@ -54,7 +53,7 @@ def _require_key(mapping: MappingSpec) -> None:
             continue
         if name not in known:
             raise FieldMissing(f"'{mapping.right.name}' has no field '{name}'", where="key")
-        if not known[name].server_assigned:
+        if not (known[name].server_assigned or known[name].has_default):
             raise KeyMissing(
                 f"the key field '{name}' is not mapped, and '{mapping.right.name}' does not "
                 "assign it",
@@ -63,7 +62,8 @@ def _require_key(mapping: MappingSpec) -> None:
             )
 
 
-def _require_match(mapping: MappingSpec) -> None:
+def require_match(mapping: MappingSpec) -> None:
+    """Match fields must be able to find something. Raises ConfigurationError or FieldMissing."""
     types = {field.name: field.neutral_type for field in mapping.right.fields}
     mapped = {field.right for field in mapping.fields}
     seen: set[str] = set()

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from apps.connectors.errors import ConfigurationError
 from apps.core.clock import now
 from apps.core.selectors import require
+from apps.engine.reconcile import compile_two_way
 from apps.engine.spec import CheckSpec, FieldPolicySpec, RuleSpec
 from apps.engine.transform import compile_transform
 from apps.mappings.selectors import (
@@ -127,7 +128,10 @@ def publish(rule: Rule, *, actor: User | None) -> RuleVersion:
     links = linked_rules(*mapping_expressions(mapping), *_expressions(spec)) | _linked_checks(spec)
     _require_rules(links, rule)
     names = lookup_names() | {LINK_PREFIX + name for name in links}
-    compile_transform(mapping, spec, lookups=names)
+    if spec.two_way is None:
+        compile_transform(mapping, spec, lookups=names)
+    else:
+        compile_two_way(mapping, spec, lookups=names)
     data = spec.model_dump(mode="json")
     digest = content_digest([data, mapping_version.digest])
     if latest is not None and latest.digest == digest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,14 +129,14 @@ BOTH_WAYS = {
 
 
 def to_both_ways(walk: Walk) -> None:
-    """Up to the policies; records find each other by mail."""
+    """Up to the policies: the right side assigns its key, and records find each other by mail."""
     sources = {"left_source": str(walk.left.pk), "right_source": str(walk.right.pk)}
     walk.step("sources", **sources, direction="two_way")
     left, right = walk.left.datasets.get(), walk.right.datasets.get()
     walk.step("datasets", left=str(left.pk), right=str(right.pk))
     match = {"match-0-left": "email", "match-0-field": "mail", "match-0-email": "1"}
-    walk.step("key", **{"key-0-left": "id", "key-0-right": "client_id"}, **match)
-    sources = ("field:id", "field:name", "field:email", "field:balance")
+    walk.step("key", **{"key-0-left": "", "key-0-right": "client_id"}, **match)
+    sources = ("", "field:name", "field:email", "field:balance")
     rows = {f"map-{n}-source": source for n, source in enumerate(sources)}
     kept = {"map-0-key": "1", "both_ways": "1", "match-0-field": "mail", "match-0-email": "1"}
     walk.step("mapping", **rows, **kept)
@@ -164,6 +165,7 @@ def test_a_sync_both_ways_says_who_wins_field_by_field(walk: Walk):
     assert (spec.two_way.first_contact, spec.two_way.on_right_delete) == ("left", "approve")
     assert mapping.key == ("client_id",)
     assert [(item.field, item.normalise) for item in mapping.match] == [("mail", ("email",))]
+    assert "client_id" not in {field.right for field in mapping.fields}
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_a_sync_both_ways_says_who_wins_field_by_field(walk: Walk):
         ({"policies-0-policy": "counter"}, "Select a valid choice"),
         ({"policies-1-parameter": "nothing_known"}, "nothing_known"),
         ({"policy": "newest"}, "left_modified and right_modified"),
-        ({"policy": "text"}, "needs a text, and the field is of type"),
+        ({"policy": "text", "policies-2-policy": ""}, "needs a text, and the field is of type"),
         ({"on_right_delete": "mark"}, "name the field that it sets"),
     ],
 )
@@ -249,6 +251,29 @@ def test_the_key_check_counts_and_shows_examples(walk: Walk, tmp_path: Path):
     assert report.examples == (("Same", 3),)
     keys = {"key-0-left": "id", "key-0-right": "client_id"}
     assert walk.client.post(walk.url("check_key"), keys).context["reports"][0].is_unique
+
+
+def test_the_key_check_lists_whom_several_records_could_be(walk: Walk):
+    sources = {"left_source": str(walk.left.pk), "right_source": str(walk.right.pk)}
+    walk.step("sources", **sources, direction="two_way")
+    left, right = walk.left.datasets.get(), walk.right.datasets.get()
+    walk.step("datasets", left=str(left.pk), right=str(right.pk))
+    with sqlite3.connect(walk.right.settings["path"]) as database:
+        database.execute(
+            "INSERT INTO clients (client_id, full_name, mail) VALUES (7, 'Ann', 'A@x.org'), "
+            "(8, 'Ann', ' a@X.org')"
+        )
+    chosen = {
+        "key-0-right": "client_id",
+        "match-0-left": "email",
+        "match-0-field": "mail",
+        "match-0-email": "1",
+    }
+    page = walk.client.post(walk.url("check_key"), chosen)
+    report = page.context["matches"]
+    assert (report.pairs, report.ambiguous, report.left.without_value) == (0, 1, 1)
+    assert report.examples[0].right_keys in (("7", "8"), ("8", "7"))
+    assert "Nothing is written for these" in page.content.decode()
 
 
 def test_the_right_dataset_is_created_on_the_way(walk: Walk):

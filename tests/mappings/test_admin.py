@@ -34,8 +34,10 @@ def posted(mapping: Mapping, **changes: str) -> dict[str, Any]:
         "left_dataset": str(mapping.left_id),
         "right_dataset": str(mapping.right_id),
     }
+    data |= {name: value for name, value in changes.items() if "__" not in name}
     for row in editor.rows:
         values = {"source": row.source, "expression": row.expression, "default": row.default}
+        values |= {"back": row.expression_back, "back-to": row.back_to}
         values["key"] = "1" if row.is_key else ""
         for part, value in values.items():
             data[f"map-{row.number}-{part}"] = changes.get(f"{row.right}__{part}", value)
@@ -156,3 +158,87 @@ def test_a_name_that_is_taken_is_refused(pair, tmp_path):
 def test_pairs_that_do_not_fit_are_flagged(left, right, fits):
     note = incompatibility(NeutralType.parse(left), NeutralType.parse(right))
     assert (note == "") is fits
+
+
+BOTH_WAYS = {
+    "both_ways": "1",
+    "full_name__back": "upper(full_name)",
+    "full_name__back-to": "name",
+    "mail__source": "field:email",
+    "match-0-field": "mail",
+    "match-0-email": "1",
+}
+
+
+def test_the_way_back_and_match_fields_are_saved_and_shown(pair):
+    client = signed_in(administrator())
+    client.post(change_url(pair.mapping), posted(pair.mapping, **BOTH_WAYS))
+    spec = pair.mapping.current_version.spec()
+    name = next(field for field in spec.fields if field.right == "full_name")
+    assert (name.left, name.to_right, name.to_left) == ("name", "trim(name)", "upper(full_name)")
+    assert [(item.field, item.normalise) for item in spec.match] == [("mail", ("email",))]
+
+    editor = client.get(change_url(pair.mapping)).context["editor"]
+    assert editor.both_ways
+    assert (editor.row("full_name").expression_back, editor.row("full_name").back_to) == (
+        "upper(full_name)",
+        "name",
+    )
+    assert editor.match_lines[0].field == "mail"
+
+
+def test_an_expression_back_without_its_left_field_is_shown_in_its_row(pair):
+    data = posted(pair.mapping, both_ways="1", full_name__back="upper(full_name)")
+    page = signed_in(administrator()).post(change_url(pair.mapping), data)
+    assert "Choose the left field" in page.context["editor"].row("full_name").errors[0]
+    assert pair.mapping.versions.count() == 1
+
+
+def test_the_preview_shows_what_becomes_of_left_records(pair):
+    pair.on_right(
+        "INSERT INTO clients (client_id, full_name, mail) VALUES (1, 'Anna', 'a@x.org'), "
+        "(77, 'Nobody yet', 'n@x.org')"
+    )
+    url = reverse("admin:mappings_mapping_preview")
+    page = signed_in(administrator()).post(url, posted(pair.mapping, **BOTH_WAYS))
+    number = page.context["editor"].row("full_name").number
+    first, second = page.context["cells"].back_by_row[number]
+    assert (first.right, first.now, first.after, first.known) == (
+        "Anna",
+        " Name 1 ",
+        "ANNA",
+        True,
+    )
+    assert (second.right, second.after, second.known) == ("Nobody yet", "NOBODY YET", False)
+
+
+def test_fields_that_flow_one_way_only_are_marked_as_derived(pair):
+    url = reverse("admin:mappings_mapping_preview")
+    page = signed_in(administrator()).post(url, posted(pair.mapping, both_ways="1"))
+    rows = {row.right: row.is_derived for row in page.context["editor"].rows if row.is_mapped}
+    assert rows == {"client_id": False, "full_name": True, "mail": True, "balance": False}
+    assert page.content.decode().count("derived: left → right only") == 2
+
+
+def test_matches_are_counted_and_ambiguous_ones_listed(pair):
+    pair.on_left("UPDATE customers SET email = 'N1@example.org ' WHERE id = 2")
+    pair.on_left("UPDATE customers SET email = NULL WHERE id = 3")
+    pair.add_customers(1, start=8)
+    pair.on_right(
+        "INSERT INTO clients (client_id, full_name, mail) VALUES (5, 'One', 'n1@EXAMPLE.org'), "
+        "(6, 'Eight', 'n8@example.org'), (7, 'Other', 'o@example.org')"
+    )
+    url = reverse("admin:mappings_mapping_matches")
+    page = signed_in(administrator()).post(url, posted(pair.mapping, **BOTH_WAYS))
+    report = page.context["matches"]
+    assert (report.pairs, report.ambiguous) == (1, 1)
+    assert (report.left.total, report.left.without_value, report.left.alone) == (4, 1, 0)
+    assert (report.right.total, report.right.alone) == (3, 1)
+    example = report.examples[0]
+    assert (example.value, example.left, example.right) == ("n1@example.org", 2, 1)
+    assert (set(example.left_keys), example.right_keys) == ({"1", "2"}, ("5",))
+
+
+def test_checking_matches_needs_the_right_to_edit(pair):
+    url = reverse("admin:mappings_mapping_matches")
+    assert signed_in(viewer()).post(url, posted(pair.mapping)).status_code == 403

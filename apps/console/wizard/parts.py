@@ -15,6 +15,7 @@ from apps.connectors.errors import LockstepError
 from apps.connectors.registry import connector_names
 from apps.console.wizard.draft import (
     draft_dataset,
+    draft_fields,
     draft_rule,
     draft_source,
     dry_run_of,
@@ -25,10 +26,16 @@ from apps.console.wizard.draft import (
 from apps.console.wizard.forms import ScheduleForm
 from apps.console.wizard.keycheck import KeyReport, report_key
 from apps.console.wizard.pages import require_builder
-from apps.console.wizard.steps.key import posted_pairs
+from apps.console.wizard.steps.common import both_datasets
+from apps.console.wizard.steps.key import posted_pairs, posted_partners
 from apps.core.admin import explain
 from apps.core.clock import now
 from apps.core.selectors import permits
+from apps.engine.spec import DatasetSpec, FieldMappingSpec, MappingSpec
+from apps.mappings.admin.matching import posted_match
+from apps.mappings.matching import MatchReport
+from apps.mappings.services import check_matches
+from apps.rules.models import SyncDraft
 from apps.rules.schedule import next_due
 from apps.rules.selectors import drafts
 from apps.rules.services import save_draft
@@ -106,16 +113,44 @@ def check_key(request: HttpRequest, draft_id: Any) -> HttpResponse:
     draft = own_draft(request, draft_id)
     pairs = posted_pairs(request)
     reports: list[KeyReport] = []
+    matches = None
     problem = "" if pairs else "Choose the fields first."
     try:
         for side, place in (("left", 0), ("right", 1)):
             dataset = draft_dataset(draft, side, request.user)
-            if dataset is not None and pairs:
-                reports.append(report_key(dataset, [pair[place] for pair in pairs]))
-    except LockstepError as error:
+            fields = [pair[place] for pair in pairs]
+            if dataset is not None and fields and all(fields):
+                reports.append(report_key(dataset, fields))
+        if pairs:
+            matches = _matches(request, draft)
+    except (LockstepError, PermissionDenied) as error:
         problem = explain(error)
-    context = {"reports": reports, "problem": problem}
+    context = {"reports": reports, "matches": matches, "problem": problem}
     return render(request, "lockstep/wizard/key_report.html", context)
+
+
+def _matches(request: HttpRequest, draft: SyncDraft) -> MatchReport | None:
+    """Which records the chosen key or match fields would pair; None where some are not paired."""
+    left, right = both_datasets(request, draft)
+    match = posted_match(request.POST, right.schema().field_names)
+    chosen = {name: field for field, name in posted_pairs(request)}
+    stored = {field.right: field for field in draft_fields(draft)}
+    chosen |= {name: field for name, field in posted_partners(request).items() if field}
+    wanted = [item.field for item in match] or list(chosen)
+    fields = [
+        FieldMappingSpec(right=name, left=chosen[name]) if chosen.get(name) else stored.get(name)
+        for name in wanted
+    ]
+    if not fields or None in fields:
+        return None
+    mapping = MappingSpec(
+        left=DatasetSpec.of(left.schema()),
+        right=DatasetSpec.of(right.schema()),
+        fields=tuple(field for field in fields if field),
+        key=tuple(name for _, name in posted_pairs(request)),
+        match=match,
+    )
+    return check_matches(mapping, left, right, actor=request.user)  # type: ignore[arg-type]
 
 
 @require_POST

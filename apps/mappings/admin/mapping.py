@@ -22,7 +22,7 @@ from apps.core.selectors import by_id, permits, scoped
 from apps.core.templatetags.lockstep import ago
 from apps.mappings import services
 from apps.mappings.admin.editor import Editor, add_suggestions, editor_for, posted_editor
-from apps.mappings.admin.preview import preview_cells
+from apps.mappings.admin.preview import match_report, preview_cells
 from apps.mappings.models import Mapping
 from apps.mappings.selectors import mapping_spec
 from apps.rules.models import Rule
@@ -90,6 +90,7 @@ class MappingAdmin(BaseAdmin):
 
         return [
             own("editor/preview/", self.preview_view, self.url_name("preview")),
+            own("editor/matches/", self.matches_view, self.url_name("matches")),
             own("editor/suggest/", self.suggest_view, self.url_name("suggest")),
             own("create-target/", self.create_target_view, self.url_name("create_target")),
         ]
@@ -216,6 +217,16 @@ class MappingAdmin(BaseAdmin):
         cells = preview_cells(editor, request.user)
         context = {"editor": editor, "cells": cells, "out_of_band": True}
         return render(request, "lockstep/mappings/preview.html", context)
+
+    def matches_view(self, request: HttpRequest) -> HttpResponse:
+        """Which records of the unsaved mapping would find each other; writes nothing."""
+        services.require_editor(request.user)
+        context: dict[str, Any] = {}
+        try:
+            context["matches"] = match_report(self._posted(request), request.user)
+        except (LockstepError, PermissionDenied, ValidationError) as error:
+            context["problem"] = explain(error)
+        return render(request, "lockstep/mappings/match_report.html", context)
 
     def suggest_view(self, request: HttpRequest) -> HttpResponse:
         """The same editor with a proposal beside each right field without a value."""

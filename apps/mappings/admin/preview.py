@@ -14,8 +14,11 @@ from apps.core.admin import explain
 from apps.engine.spec import MappingSpec, RuleSpec
 from apps.ledger.selectors import link_count, link_lookup, link_table
 from apps.mappings.admin.editor import Editor, EditorRow
+from apps.mappings.matching import MatchReport
+from apps.mappings.preview import BackRow
 from apps.mappings.selectors import linked_rules, mapping_expressions
-from apps.mappings.services import Preview, preview
+from apps.mappings.services import Preview, check_matches, preview, preview_back
+from apps.mappings.validation import left_target
 from apps.rules.models import Rule
 
 SAMPLES = 3
@@ -33,10 +36,22 @@ class Sample:
 
 
 @dataclass(slots=True)
+class BackSample:
+    """One right value, and the left value that it would replace. known: whether that was found."""
+
+    right: str
+    now: str
+    after: str
+    known: bool
+    problem: str = ""
+
+
+@dataclass(slots=True)
 class PreviewCells:
     """What stands beside each row, and what concerns the whole mapping."""
 
     by_row: dict[int, list[Sample]] = field(default_factory=dict)
+    back_by_row: dict[int, list[BackSample]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -67,8 +82,53 @@ def preview_cells(editor: Editor, actor: Any) -> PreviewCells:
             broken |= {row.right}
             continue
         _fill(cells, editor, found, broken)
+        if editor.both_ways:
+            _add_way_back(cells, editor, spec, actor, links)
         return cells
     return cells
+
+
+def _add_way_back(
+    cells: PreviewCells,
+    editor: Editor,
+    spec: MappingSpec,
+    actor: Any,
+    links: dict[str, pa.Table],
+) -> None:
+    """Right sample values, with what stands on the left now and would stand there after."""
+    try:
+        rows = preview_back(
+            spec, editor.left, editor.right, actor=actor, limit=SAMPLES, links=links
+        )
+    except (LockstepError, PermissionDenied) as error:
+        if isinstance(error, PermissionDenied) or editor.place_error(error) is None:
+            cells.notes.append(f"The way back cannot be shown: {explain(error)}")
+        return
+    targets = {field.right: left_target(field) for field in spec.fields}
+    for row in editor.rows:
+        target = targets.get(row.right)
+        if target and row.expression_back:
+            cells.back_by_row[row.number] = [_back_sample(row.right, target, r) for r in rows]
+    problems = {row.problem for row in rows if row.problem}
+    cells.notes += [f"On the way back: {problem}" for problem in sorted(problems)]
+
+
+def _back_sample(right: str, target: str, row: BackRow) -> BackSample:
+    return BackSample(
+        right=_text(row.right.get(right)),
+        now=_text((row.now or {}).get(target)),
+        after=_text(row.after.get(target)),
+        known=row.now is not None,
+        problem=row.problem,
+    )
+
+
+def match_report(editor: Editor, actor: Any) -> MatchReport:
+    """Which records the unsaved editor would match. Raises LockstepError or PermissionDenied."""
+    spec = editor.mapping_spec()
+    cells = PreviewCells()
+    links = _links(spec, cells)
+    return check_matches(spec, editor.left, editor.right, actor=actor, links=links)
 
 
 def _links(spec: MappingSpec, cells: PreviewCells) -> dict[str, pa.Table]:

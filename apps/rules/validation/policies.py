@@ -6,6 +6,7 @@ from apps.connectors.errors import ConfigurationError, FieldMissing
 from apps.connectors.types import Kind, NeutralType
 from apps.engine.conversion import convert
 from apps.engine.expressions import parse_expression
+from apps.engine.reconcile.programs import is_derived
 from apps.engine.spec import (
     DatasetSpec,
     FieldPolicy,
@@ -98,7 +99,7 @@ def _require_default_suits(mapping: MappingSpec, two_way: TwoWaySpec) -> None:
     """The policy of fields without one of their own must suit each of them."""
     own = {item.field for item in two_way.fields}
     for field in mapping.fields:
-        if field.right not in own:
+        if field.right not in own and not is_derived(field):
             neutral = mapping.right.field(field.right).neutral_type
             _require_suited(two_way.policy, neutral, f"policy of field '{field.right}'")
 

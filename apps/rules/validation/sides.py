@@ -5,6 +5,7 @@ from __future__ import annotations
 from apps.connectors.base import Capabilities
 from apps.connectors.errors import ConfigurationError, FieldMissing, KeyMissing
 from apps.connectors.registry import connector_class
+from apps.engine.reconcile import backward_mapping
 from apps.engine.spec import DeletePolicy, EditDelete, FieldSpec, MappingSpec, RuleSpec, TwoWaySpec
 from apps.engine.transform import canonical_value
 from apps.mappings.validation import derived_fields, left_target, mapping_notes
@@ -61,28 +62,16 @@ def _require_deletes(
 
 
 def _require_way_back(left: Dataset, mapping: MappingSpec) -> None:
-    """Each left field gets its value back from one right field, and can take it."""
+    """Each left field that gets a value back can take it, from one right field only."""
+    backward_mapping(mapping)
     generated = {field.name for field in left.fields.all() if field.generated}
-    origin: dict[str, str] = {}
     for field in mapping.fields:
-        target = left_target(field)
-        if not target:
-            continue
-        where = f"field '{field.right}'"
-        if target in generated:
+        if left_target(field) in generated:
             raise ConfigurationError(
-                f"the left field '{target}' is computed by its source and takes no value back",
-                where=where,
+                f"the left field '{field.left}' is computed by its source and takes no value back",
+                where=f"field '{field.right}'",
                 remedy="Map it with an expression without a way back: the field is then derived.",
             )
-        if target in origin:
-            raise ConfigurationError(
-                f"'{origin[target]}' and '{field.right}' both give the left field '{target}' its "
-                "value back",
-                where=where,
-                remedy="Map one of the two with an expression: it is then derived.",
-            )
-        origin[target] = field.right
 
 
 def _require_left_mark(mapping: MappingSpec, two_way: TwoWaySpec) -> None:

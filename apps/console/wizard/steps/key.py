@@ -51,7 +51,7 @@ def keep_key(request: HttpRequest, draft: SyncDraft) -> Problems:
     if len({right for _, right in pairs}) < len(pairs):
         return ["A right field stands in two lines: each may be part of the key once."]
     right = both_datasets(request, draft)[1].schema()
-    assigned = {field.name for field in right.fields if field.server_assigned}
+    assigned = {field.name for field in right.fields if field.server_assigned or field.has_default}
     alone = [name for left, name in pairs if not left and name not in assigned]
     if alone:
         return [f"Choose the left field of '{alone[0]}': the right side does not assign it."]
