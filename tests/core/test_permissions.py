@@ -197,6 +197,18 @@ CASES = [
         lambda w, a: mappings.preview(mapping_spec(w.mapping), RuleSpec(), w.left, actor=a),
     ),
     Case(
+        mappings.preview_back,
+        "unsaved",
+        ("sources.view_dataset", "mappings.add_mapping|mappings.change_mapping"),
+        lambda w, a: mappings.preview_back(mapping_spec(w.mapping), w.left, w.right, actor=a),
+    ),
+    Case(
+        mappings.check_matches,
+        "unsaved",
+        ("sources.view_dataset", "mappings.add_mapping|mappings.change_mapping"),
+        lambda w, a: mappings.check_matches(mapping_spec(w.mapping), w.left, w.right, actor=a),
+    ),
+    Case(
         mappings.save_lookup,
         "new",
         ("mappings.add_lookuptable",),
