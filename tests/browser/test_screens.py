@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.urls import reverse
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from apps.accounts.services import create_administrator
 from apps.engine.spec import CheckKind, CheckSpec
@@ -18,7 +15,8 @@ from apps.ledger.models import Change, Rejection
 from apps.rules.models import Rule, SyncDraft
 from apps.runs.models import Run
 from apps.runs.services import request_run, work_until_finished
-from tests.people import PASSWORD, administrator
+from tests.browser.chromium import PHONE, overflow, sign_in
+from tests.people import administrator
 from tests.platforms import Pair
 
 pytestmark = [
@@ -26,47 +24,6 @@ pytestmark = [
     pytest.mark.xdist_group("browser"),
     pytest.mark.django_db(transaction=True),
 ]
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-# What htmx says of a preview that a newer one, or the next page, took the place of.
-REPLACED = {"htmx:afterRequest", "htmx:sendAbort"}
-PHONE = {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _orm_beside_playwright() -> Iterator[None]:
-    """Playwright keeps an event loop in this thread; the ORM is used beside it, never in it."""
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    yield
-    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        chromium = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(browser: Any, live_server: Any) -> Iterator[Page]:
-    """A page that fails the test when the console shows an error."""
-    context = browser.new_context(base_url=live_server.url, color_scheme="light")
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    context.close()
-    assert [error for error in errors if error not in REPLACED] == []
 
 
 @pytest.fixture
@@ -75,17 +32,6 @@ def pair(tmp_path: Path) -> Pair:
     pair = Pair(tmp_path, checks=[check])
     pair.add_customers(9)
     return pair
-
-
-def sign_in(page: Page, name: str = "root", password: str = PASSWORD) -> None:
-    page.goto("/admin/login/")
-    page.get_by_label("Username").fill(name)
-    page.locator("[name=password]").fill(password)
-    page.get_by_role("button", name="Log in").click()
-
-
-def overflow(page: Page) -> int:
-    return int(page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
 
 
 def test_a_one_time_password_is_replaced_before_anything_else(page: Page):

@@ -45,7 +45,6 @@ from apps.rules.selectors import rules
 from apps.runs.admin.writing_now import write_decisions
 
 OPEN_STATES = (Conflict.State.OPEN, Conflict.State.DECIDED)
-CONFLICT_STATUS = 409
 
 
 @admin.register(Conflict)
@@ -192,9 +191,7 @@ class ConflictAdmin(ReadOnlyAdmin):
     def _again(
         self, request: HttpRequest, conflict: Conflict, proposal: Proposal, problem: str
     ) -> HttpResponse:
-        page = self._inbox(request, conflict, proposal, problem)
-        page.status_code = CONFLICT_STATUS
-        return page
+        return self._inbox(request, conflict, proposal, problem)
 
     def _to(self, conflict: Conflict | None, wanted: InboxFilter) -> HttpResponseRedirect:
         address = self.url("change", conflict.pk) if conflict else self.url("changelist")
