@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from apps.engine.spec import FieldPolicySpec, MatchFieldSpec, RuleSpec, TwoWaySpec
+from apps.engine.spec import FieldMappingSpec, FieldPolicySpec, MatchFieldSpec, RuleSpec, TwoWaySpec
 from tests.engine.specs import dataset, mapped
 from tests.engine.two_sides import World
 
@@ -476,3 +476,257 @@ def test_duplicates_on_one_side_are_listed():
         made.decide(conflict, record="insert")
     assert made.sync().brief() == [("left", "insert", "new")] * 2
     assert quiet(made)
+
+
+FULL_LEFT = dataset(
+    "l", id="integer", first="text", last="text", price="decimal(10,4)", gone="boolean", city="text"
+)
+FULL_RIGHT = dataset(
+    "r", id="integer", full="text", last="text", first="text", price="decimal(10,2)",
+    origin="text", gone="boolean", city="text",
+)  # fmt: skip
+FULL = mapped(
+    FULL_LEFT,
+    FULL_RIGHT,
+    "id",
+    "first",
+    {"right": "last", "left": "last", "to_right": "upper(last)", "to_left": "lower(last)"},
+    {"right": "full", "to_right": "first || ' ' || last"},
+    {"right": "price", "left": "price", "to_right": "round(price, 2)", "to_left": "price"},
+    {"right": "origin", "constant": "shop"},
+    "city",
+)
+
+
+def full(**options):
+    made = world(FULL, **options)
+    made.put_left(id=1, first="Ann", last="lee", price="1.2345", city="Rome")
+    made.sync()
+    assert made.right['["1"]'] == {
+        "id": "1", "full": "Ann lee", "last": "LEE", "first": "Ann", "price": "1.23",
+        "origin": "shop", "gone": None, "city": "Rome",
+    }  # fmt: skip
+    return made
+
+
+def test_lossy_expressions_do_not_echo():
+    made = full()
+    assert quiet(made)
+    made.edit_right('["1"]', price="2")
+    assert made.sync().only("left")["after"] == {"price": "2"}
+    assert quiet(made)
+    made.edit_left('["1"]', price="2.0001")
+    assert made.sync().changes == []
+    assert quiet(made)
+
+
+def test_an_edit_on_the_right_moves_what_derives_from_it_in_the_same_run():
+    made = full()
+    made.edit_right('["1"]', last="KIM")
+    plan = made.sync()
+    assert plan.only("left")["after"] == {"last": "kim"}
+    assert plan.only("right")["after"] == {"full": "Ann kim"}
+    assert quiet(made)
+
+
+def test_an_edit_of_a_derived_field_on_the_right_is_overruled_and_kept():
+    made = full()
+    made.edit_right('["1"]', full="Nobody", origin="web")
+    plan = made.sync()
+    assert plan.brief() == [("right", "update", "overruled")]
+    assert plan.only("right")["before"] == {"full": "Nobody", "origin": "web"}
+    assert made.right['["1"]']["full"] == "Ann lee"
+    assert quiet(made)
+
+
+def test_a_record_from_the_right_gets_its_derived_fields_in_the_same_run():
+    made = full()
+    made.put_right(id=2, first="Bob", last="RAY", full="?", price="3", origin="web")
+    plan = made.sync()
+    assert plan.brief() == [("left", "insert", "new"), ("right", "update", "overruled")]
+    assert made.left['["2"]'] == {
+        "id": "2", "first": "Bob", "last": "ray", "price": "3", "gone": None, "city": None,
+    }  # fmt: skip
+    assert (made.right['["2"]']["full"], made.right['["2"]']["origin"]) == ("Bob ray", "shop")
+    assert quiet(made)
+
+
+def test_a_side_that_stores_less_than_was_written_does_not_echo():
+    made = full(first_contact="left")
+    made.store_right = lambda record: {**record, "city": (record["city"] or "")[:3]}
+    made.edit_left('["1"]', city="Lisbon")
+    made.sync()
+    assert made.right['["1"]']["city"] == "Lis"
+    assert quiet(made)
+    made.edit_right('["1"]', city="Rio")
+    made.sync()
+    assert made.left['["1"]']["city"] == "Rio"
+    assert quiet(made)
+
+
+MARKS = {
+    "on_delete": "mark", "mark_field": "gone",
+    "on_right_delete": "mark", "left_mark_field": "gone",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("gone", ["left", "right"])
+def test_a_deletion_marks_the_other_record_once(gone):
+    made = full(**MARKS)
+    getattr(made, gone).clear()
+    other = {"left": "right", "right": "left"}[gone]
+    plan = made.sync()
+    assert plan.brief() == [(other, "update", "marked")]
+    assert plan.only(other)["after"] == {"gone": "true"}
+    assert next(iter(made.links.values())).state == "marked"
+    assert quiet(made)
+
+
+def test_a_mark_that_is_mapped_is_not_taken_for_an_edit():
+    made = World(FULL.model_copy(update={"fields": (*FULL.fields, FIELD_GONE)}), rule(**MARKS))
+    made.put_left(id=1, first="Ann", last="lee", gone="false")
+    made.put_left(id=2, first="Bob", last="ray", gone="false")
+    made.sync()
+    del made.left['["1"]'], made.right['["2"]']
+    assert made.sync().brief() == [("left", "update", "marked"), ("right", "update", "marked")]
+    assert quiet(made)
+
+
+FIELD_GONE = FieldMappingSpec(right="gone", left="gone")
+
+
+@pytest.mark.parametrize(
+    ("policy", "brief"),
+    [("delete", ("delete", "left_filter")), ("mark", ("update", "left_filter")), ("keep", None)],
+)
+def test_a_record_that_leaves_the_filter(policy, brief):
+    made = full(filter="city <> 'Oslo'", on_leave=policy, mark_field="gone")
+    made.edit_left('["1"]', city="Oslo")
+    plan = made.sync()
+    assert plan.brief() == ([("right", *brief)] if brief else [])
+    assert made.left['["1"]']["city"] == "Oslo"
+
+
+def test_what_the_filter_would_leave_out_is_not_written_to_the_left():
+    made = full(filter="city <> 'Oslo'")
+    made.edit_right('["1"]', city="Oslo", first="Anna")
+    made.put_right(id=2, first="Bob", city="Oslo")
+    plan = made.sync()
+    assert (plan.changes, plan.summary.left_alone) == ([], 2)
+    assert made.plan().changes == []
+
+
+def test_what_a_check_refuses_is_rejected_and_the_rest_flows():
+    made = full(checks=({"name": "short", "kind": "range", "field": "price", "maximum": "9"},))
+    made.edit_right('["1"]', price="10")
+    made.put_right(id=2, first="Bob", last="RAY", full="Bob ray", price="11", origin="shop")
+    made.put_right(id=3, first="Cid", last="RAY", full="Cid ray", price="3", origin="shop")
+    plan = made.sync()
+    assert plan.brief() == [("left", "insert", "new")]
+    rejected = {(r.left_key, r.right_key, r.code, r.check) for r in plan.rejections}
+    assert rejected == {
+        ('["1"]', '["1"]', "record.check_failed", "short"),
+        (None, '["2"]', "record.check_failed", "short"),
+    }
+    assert plan.summary.rejected == 2
+
+
+def test_a_rejected_left_record_is_present_and_unknown():
+    made = full(checks=({"name": "short", "kind": "range", "field": "price", "maximum": "9"},))
+    made.edit_left('["1"]', price="10")
+    made.edit_right('["1"]', city="Oslo")
+    made.put_left(id=2, first="Bob", last="ray", price="11")
+    made.put_right(id=2, first="Bob", last="RAY", price="3")
+    plan = made.plan()
+    assert (plan.changes, plan.conflicts, plan.gone) == ([], [], [])
+    assert plan.summary.unknown == 1
+
+
+def test_a_new_field_of_the_mapping_has_an_unknown_base():
+    made = full(first_contact="right")
+    for link in made.links.values():
+        del link.left["city"], link.right["city"]
+    made.edit_right('["1"]', city="Oslo")
+    made.put_left(id=2, first="Bob", last="ray")
+    made.sync()
+    for link in made.links.values():
+        link.left.pop("city")
+        link.right.pop("city")
+    made.edit_left('["1"]', city="Bonn")
+    plan = made.sync()
+    assert plan.brief() == [("left", "update", "overruled")]
+    assert plan.summary.agreed == 1
+    assert made.left['["1"]']["city"] == "Oslo"
+    assert quiet(made)
+
+
+def test_a_held_link_stays_until_a_side_is_edited():
+    made = in_step()
+    made.edit_left('["1"]', stock=12)
+    made.sync()
+    made.edit_right('["1"]', stock=10)
+    link = made.links['["1"]', '["1"]']
+    link.state, link.right = "held", {**link.right, "stock": "10"}
+    assert quiet(made)
+    made.edit_right('["1"]', town="Oslo")
+    assert made.sync().only("left")["after"] == {"city": "Oslo"}
+    assert made.left['["1"]']["stock"] == "12"
+    assert made.right['["1"]']["stock"] == "10"
+    assert quiet(made)
+
+
+@pytest.mark.parametrize("gone", ["left", "right"])
+def test_a_held_link_remembers_a_side_that_is_absent_on_purpose(gone):
+    made = in_step()
+    link = made.links['["1"]', '["1"]']
+    link.state = "held"
+    setattr(link, gone, {})
+    getattr(made, gone).clear()
+    assert quiet(made)
+    other = {"left": "right", "right": "left"}[gone]
+    getattr(made, f"edit_{other}")('["1"]', stock=11)
+    assert made.sync().brief() == [(gone, "insert", "new")]
+    assert quiet(made)
+
+
+NUMBERED = assigned(
+    mapped(
+        dataset("l", id="integer", name="text"),
+        dataset("r", id="integer", ref="integer", name="text"),
+        {"right": "ref", "left": "id"},
+        "name",
+    ),
+    left=("id",),
+    right=("id",),
+)
+
+
+def test_a_key_that_the_left_side_assigns_comes_back_to_the_right():
+    made = world(matched(NUMBERED, ("name", ())))
+    made.put_right(id=7, name="Ann")
+    insert = made.sync().only("left")
+    assert (insert["left_key"], insert["fields"]) == (None, ["name"])
+    assert made.left == {'["1001"]': {"id": "1001", "name": "Ann"}}
+    made.sync()
+    assert made.right == {'["7"]': {"id": "7", "ref": "1001", "name": "Ann"}}
+    assert quiet(made)
+
+
+def test_links_of_records_out_of_scope_keep_others_from_matching():
+    made = coded()
+    left, right = '["a"]', '["7"]'
+    made.others = [{"left_key": '["z"]', "right_key": right}]
+    plan = made.plan()
+    assert plan.brief() == [("right", "insert", "new")]
+    assert plan.summary.matched == 0
+    assert left in made.left
+
+
+def test_records_that_share_a_key_are_left_alone():
+    made = in_step()
+    copy = made.left['["1"]']
+    made.left["copy"] = {**copy, "stock": "11"}
+    made.right.clear()
+    plan = made.plan()
+    assert (plan.changes, plan.gone, plan.summary.unknown) == ([], [], 1)
+    assert [r.code for r in plan.rejections] == ["record.duplicate_key"]

@@ -81,6 +81,7 @@ class World:
     right: dict[str, Record] = field(default_factory=dict)
     links: dict[tuple[str, str], Link] = field(default_factory=dict)
     decisions: list[dict[str, str]] = field(default_factory=list)
+    others: list[dict[str, str]] = field(default_factory=list)
     store_left: Callable[[Record], Record] = no_loss
     store_right: Callable[[Record], Record] = no_loss
     options: dict[str, Any] = field(default_factory=dict)
@@ -213,6 +214,7 @@ class World:
             for (lk, rk), link in self.links.items()
         ]  # fmt: skip
         reconciler.add_links(_table(rows, _LINK_NAMES))
+        reconciler.add_other_links(_table(self.others, _LINK_NAMES[:2]))
         reconciler.add_decisions(_table(self.decisions, _DECISION_NAMES))
         for table in list(reconciler.bases_needed()):
             bases = []
