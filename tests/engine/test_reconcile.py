@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
 import pytest
 
+from apps.engine.execution import Runner
+from apps.engine.reconcile import Reconciler, compile_two_way
 from apps.engine.spec import FieldMappingSpec, FieldPolicySpec, MatchFieldSpec, RuleSpec, TwoWaySpec
 from tests.engine.specs import dataset, mapped
-from tests.engine.two_sides import World
+from tests.engine.two_sides import NOW, World
 
 LEFT = dataset("l", id="integer", name="text", city="text", stock="integer", seen="timestamptz")
 RIGHT = dataset("r", id="integer", title="text", town="text", stock="integer", at="timestamptz")
@@ -689,6 +692,16 @@ def test_a_held_link_remembers_a_side_that_is_absent_on_purpose(gone):
     assert quiet(made)
 
 
+def test_a_held_link_whose_absent_side_is_back_is_a_first_contact():
+    made = in_step(first_contact="left")
+    link = made.links['["1"]', '["1"]']
+    link.state, link.right = "held", {}
+    made.edit_right('["1"]', town="Oslo")
+    plan = made.sync()
+    assert plan.brief() == [("right", "update", "overruled")]
+    assert quiet(made)
+
+
 NUMBERED = assigned(
     mapped(
         dataset("l", id="integer", name="text"),
@@ -712,14 +725,23 @@ def test_a_key_that_the_left_side_assigns_comes_back_to_the_right():
     assert quiet(made)
 
 
-def test_links_of_records_out_of_scope_keep_others_from_matching():
-    made = coded()
-    left, right = '["a"]', '["7"]'
-    made.others = [{"left_key": '["z"]', "right_key": right}]
-    plan = made.plan()
-    assert plan.brief() == [("right", "insert", "new")]
-    assert plan.summary.matched == 0
-    assert left in made.left
+def test_links_of_records_out_of_scope_keep_others_from_matching(tmp_path):
+    programs = compile_two_way(BY_CODE, rule())
+    with (
+        Runner(programs.forward) as forward,
+        Runner(programs.backward) as backward,
+        Reconciler(
+            BY_CODE, rule(), complete=True, forward=forward.run, backward=backward.run,
+            memory_limit_mb=128, spill_directory=tmp_path, now=NOW,
+        ) as reconciler,
+    ):  # fmt: skip
+        left = pa.RecordBatch.from_pydict({"code": ["a"], "name": ["Ann"]})
+        reconciler.add_left(forward.run(left).records)
+        right = {"code": ["a"], "name": ["Ann"], "id": pa.array([7], pa.int64())}
+        reconciler.add_right(pa.table(right))
+        reconciler.add_other_links(pa.table({"left_key": ['["z"]'], "right_key": ['["7"]']}))
+        summary = reconciler.plan()
+    assert (summary.matched, summary.right.inserts, summary.left.inserts) == (0, 1, 0)
 
 
 def test_records_that_share_a_key_are_left_alone():

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import functools
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,10 +19,12 @@ from apps.engine.codec import decode_images, encode_images, image_hash
 from apps.engine.execution import Runner
 from apps.engine.program import RecordRejection
 from apps.engine.reconcile import (
-    Reconciler,
+    BASE,
+    DECISIONS,
     ReconcileSummary,
     TwoWayPrograms,
     compile_two_way,
+    reconcile,
 )
 from apps.engine.spec import DatasetSpec, MappingSpec, RuleSpec
 from apps.engine.types_sql import key_text
@@ -63,6 +63,7 @@ class Plan:
         }
 
 
+_TABLES = ("changes", "conflicts", "refreshes", "gone")
 _IMAGES = ("before", "after", "base_left", "base_right")
 
 
@@ -81,10 +82,8 @@ class World:
     right: dict[str, Record] = field(default_factory=dict)
     links: dict[tuple[str, str], Link] = field(default_factory=dict)
     decisions: list[dict[str, str]] = field(default_factory=list)
-    others: list[dict[str, str]] = field(default_factory=list)
     store_left: Callable[[Record], Record] = no_loss
     store_right: Callable[[Record], Record] = no_loss
-    options: dict[str, Any] = field(default_factory=dict)
     numbers: int = 1000
 
     def put_left(self, **values: Any) -> str:
@@ -101,18 +100,25 @@ class World:
 
     def plan(self, **options: Any) -> Plan:
         """Plan in this process."""
+        base = [
+            {"left_key": lk, "right_key": rk, "state": link.state,
+             "left": _image(link.left), "right": _image(link.right)}
+            for (lk, rk), link in self.links.items()
+        ]  # fmt: skip
         programs = _programs(self.mapping, self.rule)
-        with tempfile.TemporaryDirectory() as spill, Runner(programs.forward) as forward:
-            backward = Runner(programs.backward)
-            evaluate = Runner(programs.evaluate) if programs.evaluate else None
-            with Reconciler(
-                self.mapping, self.rule, forward=forward.run, backward=backward.run,
-                evaluate=evaluate.run if evaluate else None,
-                **{"complete": True, "memory_limit_mb": 256, "spill_directory": Path(spill),
-                   "now": NOW, **self.options, **options},
-            ) as reconciler:  # fmt: skip
-                self._give(reconciler, forward)
-                return _handed_out(reconciler)
+        names = programs.forward.left_fields
+        plan = reconcile(
+            self.mapping,
+            self.rule,
+            _records(list(self.left.values()), self.mapping.left, names),
+            _records(list(self.right.values()), self.mapping.right),
+            pa.Table.from_pylist(base, schema=BASE),
+            decisions=pa.Table.from_pylist(self.decisions, schema=DECISIONS),
+            programs=programs,
+            **{"now": NOW, **options},
+        )
+        rows = {name: getattr(plan, name).to_pylist() for name in _TABLES}
+        return Plan(plan.summary, **rows, rejections=plan.rejections, stops=plan.stops)
 
     def sync(self, **options: Any) -> Plan:
         """Plan and apply."""
@@ -194,35 +200,12 @@ class World:
             return record
         program = _programs(self.mapping, self.rule).forward
         with Runner(program) as runner:
-            outcome = runner.run(_batch([record], self.mapping.left, program.left_fields))
+            records = _records([record], self.mapping.left, program.left_fields)
+            outcome = runner.run(records.combine_chunks().to_batches()[0])
         if not outcome.records.num_rows:
             return {spec.right: None for spec in self.mapping.fields}
         view: Record = json.loads(encode_images(outcome.records, program.right_types)[0])
         return view
-
-    def _give(self, reconciler: Reconciler, forward: Runner) -> None:
-        names = forward.program.left_fields
-        outcome = forward.run(_batch(list(self.left.values()), self.mapping.left, names))
-        reconciler.add_left(outcome.records)
-        reconciler.add_left_out(outcome.left_out)
-        reconciler.add_rejected([(r.left_key, r.right_key) for r in outcome.rejected])
-        names = reconciler.right_fields
-        reconciler.add_right(_batch(list(self.right.values()), self.mapping.right, names))
-        rows = [
-            {"left_key": lk, "right_key": rk, "left_image": _hash(link.left),
-             "right_image": _hash(link.right), "state": link.state}
-            for (lk, rk), link in self.links.items()
-        ]  # fmt: skip
-        reconciler.add_links(_table(rows, _LINK_NAMES))
-        reconciler.add_other_links(_table(self.others, _LINK_NAMES[:2]))
-        reconciler.add_decisions(_table(self.decisions, _DECISION_NAMES))
-        for table in list(reconciler.bases_needed()):
-            bases = []
-            for row in table.to_pylist():
-                link = self.links[row["left_key"], row["right_key"]]
-                right = "" if link.left == link.right else json.dumps(link.right)
-                bases.append({**row, "left": json.dumps(link.left), "right": right})
-            reconciler.add_bases(_table(bases, ("left_key", "right_key", "left", "right")))
 
     def decide(self, conflict: dict[str, Any], **decision: Any) -> None:
         """Decide a conflict as it is shown."""
@@ -235,16 +218,9 @@ def _programs(mapping: MappingSpec, rule: RuleSpec) -> TwoWayPrograms:
     return compile_two_way(mapping, rule)
 
 
-_LINK_NAMES = ("left_key", "right_key", "left_image", "right_image", "state")
-_DECISION_NAMES = ("left_key", "right_key", "kind", "seen", "decision")
-
-
-def _hash(image: Record) -> str:
-    return image_hash(image) if image else ""
-
-
-def _table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in names]))
+def _image(record: Record) -> str | None:
+    """A base's image; an empty one is that of a side that was absent."""
+    return json.dumps(record) if record else None
 
 
 def _put(
@@ -260,19 +236,9 @@ def _texts(values: dict[str, Any]) -> Record:
     return {name: None if value is None else str(value) for name, value in values.items()}
 
 
-def _batch(rows: list[Record], dataset: DatasetSpec, names: tuple[str, ...]) -> pa.RecordBatch:
-    types = {name: dataset.field(name).neutral_type for name in names}
-    table = decode_images([json.dumps(row) for row in rows], types).combine_chunks()
-    schema = pa.schema([(name, kind.arrow) for name, kind in types.items()])
-    return table.to_batches()[0] if rows else pa.RecordBatch.from_pylist([], schema=schema)
-
-
-def _handed_out(reconciler: Reconciler) -> Plan:
-    summary = reconciler.plan()
-    rows = {
-        name: [row for table in getattr(reconciler, name)() for row in table.to_pylist()]
-        for name in ("changes", "conflicts", "refreshes", "gone")
-    }
-    return Plan(
-        summary, **rows, rejections=list(reconciler.rejections()), stops=list(reconciler.stops())
-    )
+def _records(
+    rows: list[Record], dataset: DatasetSpec, names: tuple[str, ...] | None = None
+) -> pa.Table:
+    chosen = names or tuple(spec.name for spec in dataset.fields)
+    types = {name: dataset.field(name).neutral_type for name in chosen}
+    return decode_images([json.dumps(row) for row in rows], types)

@@ -1,6 +1,7 @@
 """Two-way reconciliation: three-way, field by field, in bounded memory (decision 3)."""
 
 from apps.engine.reconcile.outputs import CHANGES, CONFLICTS, REFRESHES
+from apps.engine.reconcile.plain import BASE, DECISIONS, Reconciled, reconcile
 from apps.engine.reconcile.programs import (
     TwoWayPrograms,
     backward_mapping,
@@ -10,13 +11,17 @@ from apps.engine.reconcile.reconciler import Reconciler
 from apps.engine.reconcile.summary import ReconcileSummary, SideCounts
 
 __all__ = [
+    "BASE",
     "CHANGES",
     "CONFLICTS",
+    "DECISIONS",
     "REFRESHES",
     "ReconcileSummary",
+    "Reconciled",
     "Reconciler",
     "SideCounts",
     "TwoWayPrograms",
     "backward_mapping",
     "compile_two_way",
+    "reconcile",
 ]

@@ -30,7 +30,8 @@ def make_pairs(store: Store, now: datetime) -> None:
     store.run(
         "CREATE TABLE pairs AS WITH chosen AS ("
         "SELECT k.lk, k.rk, k.li, k.ri, k.l, k.r, true AS linked, b.bl, b.br, b.bk FROM link k "
-        "LEFT JOIN bases b ON b.lk = k.lk AND b.rk = k.rk WHERE k.became = 'pair' "
+        "LEFT JOIN bases b ON b.lk = k.lk AND b.rk = k.rk AND k.li <> '' AND k.ri <> '' "
+        "WHERE k.became = 'pair' "
         "UNION ALL SELECT f.lk, f.rk, '', '', f.l, f.r, false, NULL, NULL, NULL FROM found f "
         "JOIN left_side l ON l.rowid = f.l JOIN right_side r ON r.rowid = f.r WHERE l.h <> r.h), "
         f"wide AS (SELECT c.* EXCLUDE (bl, br, bk), {_wide(layout)} FROM chosen c "
