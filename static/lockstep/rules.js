@@ -31,11 +31,12 @@
   }
 
   function explain(policy, help) {
-    let words = policy.parentElement.querySelector(".ls-policy-words");
+    const cell = policy.closest("td") ?? policy.parentElement;
+    let words = cell.querySelector(".ls-policy-words");
     if (!words) {
       words = Object.assign(document.createElement("p"), { className: "ls-help ls-policy-words" });
       words.setAttribute("aria-live", "polite");
-      policy.parentElement.append(words);
+      cell.append(words);
     }
     words.textContent = help.words[policy.value] ?? "";
   }

@@ -8,7 +8,7 @@ from typing import Any
 
 from django import forms
 from django.http import HttpRequest
-from unfold.widgets import UnfoldAdminSelectWidget
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from apps.connectors.errors import LockstepError
 from apps.connectors.types import NeutralType
@@ -62,7 +62,7 @@ class FieldPolicyForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = FieldPolicy
         fields = ("field", "policy", "expression", "separator")
-        widgets = {"expression": forms.TextInput(attrs={"spellcheck": "false"})}
+        widgets = {"expression": UnfoldAdminTextInputWidget(attrs={"spellcheck": "false"})}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -73,7 +73,7 @@ class FieldPolicyForm(forms.ModelForm):  # type: ignore[type-arg]
         names = list(dict.fromkeys([*self.types, *filter(None, [self.instance.field])]))
         self.fields["field"] = forms.ChoiceField(
             choices=[("", "---------"), *((name, name) for name in names)],
-            widget=UnfoldAdminSelectWidget,
+            widget=UnfoldAdminSelectWidget(attrs={"class": "ls-policy-field"}),
             label="Right field",
         )
         neutral = self.types.get(self.instance.field)
