@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from apps.connectors.base import Connector, DatasetSchema, ReadRequest
+from apps.connectors.base import Connector, DatasetSchema, ReadBatch, ReadRequest
 from apps.connectors.types import TEXT
 from apps.engine.database import fetch, open_database
 from apps.engine.program import LEFT_KEY
@@ -27,6 +28,8 @@ from apps.engine.transform import compile_transform
 from apps.engine.types_sql import canonical_sql, key_sql
 
 MOST_RECORDS = 200_000
+MOST_SCANNED = 2_000
+"""So many left records are looked through for the partners of a sample."""
 MOST_EXAMPLES = 10
 MOST_KEYS = 5
 
@@ -82,14 +85,57 @@ def report_matches(
     left_table, unreadable = _left_values(mapping, match, *left, lookups)
     right_table = _right_values(mapping, match, *right)
     with open_database() as database:
-        for name, table in (("left_side", left_table), ("right_side", right_table)):
-            database.register("incoming", _unicode_forms(table, match))
-            values, shown = _value_sql(mapping, match)
-            database.execute(
-                f"CREATE TABLE {name} AS SELECT {values} AS m, {shown} AS shown, key FROM incoming"  # noqa: S608
-            )
-            database.unregister("incoming")
+        _load(database, mapping, match, left_table, right_table)
         return _count(database, mapping, match, unreadable)
+
+
+def find_partners(
+    mapping: MappingSpec,
+    left: tuple[Connector[Any], DatasetSchema],
+    sample: Sequence[ReadBatch],
+    lookups: Mapping[str, pa.Table],
+) -> list[tuple[str | None, ...] | None]:
+    """For each right sample record the key (canonical texts) of the left one that it would be
+    matched with; None where there is none, or several, among the first left records.
+    """
+    match = match_fields(mapping)
+    records = pa.Table.from_batches([batch.records for batch in sample]) if sample else None
+    if records is None or any(item.field not in _mapped(mapping) for item in match):
+        return [None] * (records.num_rows if records is not None else 0)
+    left_table, _ = _left_values(mapping, match, *left, lookups, limit=MOST_SCANNED)
+    numbers = pa.array([str(number) for number in range(records.num_rows)], pa.string())
+    columns = [records[item.field] for item in match]
+    right_table = pa.table([*columns, numbers], names=[*_columns(match), "key"])
+    with open_database() as database:
+        _load(database, mapping, match, left_table, right_table)
+        pairs = fetch(
+            database,
+            "SELECT CAST(r.key AS BIGINT) AS number, any_value(l.key) AS key FROM right_side r "
+            "JOIN left_side l ON l.m = r.m GROUP BY r.key HAVING count(*) = 1",
+        ).to_pylist()
+    keys = {row["number"]: tuple(orjson.loads(row["key"])) for row in pairs}
+    return [keys.get(number) for number in range(records.num_rows)]
+
+
+def _mapped(mapping: MappingSpec) -> set[str]:
+    return {field.right for field in mapping.fields}
+
+
+def _load(
+    database: duckdb.DuckDBPyConnection,
+    mapping: MappingSpec,
+    match: Sequence[MatchFieldSpec],
+    left: pa.Table,
+    right: pa.Table,
+) -> None:
+    """Make left_side and right_side: m, what a record is found by, evened out; shown; key."""
+    values, shown = _value_sql(mapping, match)
+    for name, table in (("left_side", left), ("right_side", right)):
+        database.register("incoming", _unicode_forms(table, match))
+        database.execute(
+            f"CREATE TABLE {name} AS SELECT {values} AS m, {shown} AS shown, key FROM incoming"  # noqa: S608
+        )
+        database.unregister("incoming")
 
 
 def match_fields(mapping: MappingSpec) -> tuple[MatchFieldSpec, ...]:
@@ -103,13 +149,14 @@ def _left_values(
     connector: Connector[Any],
     schema: DatasetSchema,
     lookups: Mapping[str, pa.Table],
+    limit: int = MOST_RECORDS,
 ) -> tuple[pa.Table, int]:
     """Match values and keys of the left records, and how many have no value at all."""
     names = [item.field for item in match]
     fields = tuple(field for field in mapping.fields if field.right in names)
     narrow = mapping.model_copy(update={"fields": fields, "key": tuple(names), "match": ()})
     program = compile_transform(narrow, RuleSpec(), lookups=set(lookups))
-    request = ReadRequest(dataset=schema, fields=program.left_fields, limit=MOST_RECORDS)
+    request = ReadRequest(dataset=schema, fields=program.left_fields, limit=limit)
     tables, rejected = [], 0
     with Sandbox(program, lookups, Limits()) as sandbox:
         for batch in connector.read(request):
@@ -174,7 +221,10 @@ def _words(key: str) -> str:
 
 
 def _count(
-    database: Any, mapping: MappingSpec, match: Sequence[MatchFieldSpec], unreadable: int
+    database: duckdb.DuckDBPyConnection,
+    mapping: MappingSpec,
+    match: Sequence[MatchFieldSpec],
+    unreadable: int,
 ) -> MatchReport:
     database.execute(
         "CREATE TABLE value AS SELECT m, any_value(shown) AS shown, "  # noqa: S608

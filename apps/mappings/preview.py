@@ -91,49 +91,52 @@ class BackRow:
     problem: str = ""
 
 
+LeftKey = tuple[str | None, ...]
+
+
 def preview_back_rows(
     mapping: MappingSpec,
     right: DatasetSchema,
     batches: Sequence[ReadBatch],
-    partners: Callable[[pa.Table], Sequence[ReadBatch]],
+    read_left: Callable[[pa.Table], Sequence[ReadBatch]],
+    match_left: Callable[[], Sequence[LeftKey | None]],
     lookups: Mapping[str, pa.Table],
 ) -> list[BackRow]:
     """Run the way back over right sample records, in a child process.
 
-    partners: reads the left records that have these keys. A left key that does not flow back
-    leaves the partner unknown. Raises ConfigurationError or ExpressionRefused.
+    read_left: reads the left records that have these keys. match_left: for each right record the
+    key of the left one that it would be matched with; asked where the key does not flow back.
+    Raises ConfigurationError or ExpressionRefused.
     """
     backward = backward_mapping(mapping)
     done = preview_rows(backward, RuleSpec(), right, batches, lookups, assigned=True)
+    rows = [row for row in done.rows if row.before]
+    key = mapping.left.key
+    if set(key) <= {field.right for field in backward.fields}:
+        keys: Sequence[LeftKey | None] = [_key_of(row.after, key) for row in rows]
+    else:
+        keys = match_left()
     types = {field.name: field.neutral_type for field in mapping.left.fields}
-    known = _left_records(mapping.left.key, done.rows, partners, types)
+    known = _left_records(key, [k for k in keys if k and None not in k], read_left, types)
     return [
-        BackRow(
-            right=row.before,
-            now=known.get(_key_of(row.after, mapping.left.key)),
-            after=row.after,
-            problem=row.problem,
-        )
-        for row in done.rows
-        if row.before
+        BackRow(right=row.before, now=known.get(k or ()), after=row.after, problem=row.problem)
+        for row, k in zip(rows, keys, strict=True)
     ]
 
 
 def _left_records(
     key: Sequence[str],
-    rows: Sequence[PreviewRow],
-    partners: Callable[[pa.Table], Sequence[ReadBatch]],
+    wanted: Sequence[LeftKey],
+    read_left: Callable[[pa.Table], Sequence[ReadBatch]],
     types: Mapping[str, NeutralType],
-) -> dict[tuple[str | None, ...], Image]:
-    """The left records that the rows would be written to, by the canonical texts of their keys."""
-    keys = {_key_of(row.after, key) for row in rows}
-    wanted = [dict(zip(key, texts, strict=True)) for texts in keys if None not in texts]
+) -> dict[LeftKey, Image]:
+    """The left records with these keys, which are canonical texts."""
     if not wanted:
         return {}
-    images = [orjson.dumps(item).decode() for item in wanted]
+    images = [orjson.dumps(dict(zip(key, texts, strict=True))).decode() for texts in set(wanted)]
     table = decode_images(images, {name: types[name] for name in key})
-    found: dict[tuple[str | None, ...], Image] = {}
-    for batch in partners(table):
+    found: dict[LeftKey, Image] = {}
+    for batch in read_left(table):
         fields = {name: types[name] for name in batch.records.schema.names}
         for text in encode_images(pa.Table.from_batches([batch.records]), fields):
             image: Image = orjson.loads(text)
@@ -141,5 +144,5 @@ def _left_records(
     return found
 
 
-def _key_of(image: Image, key: Sequence[str]) -> tuple[str | None, ...]:
+def _key_of(image: Image, key: Sequence[str]) -> LeftKey:
     return tuple(image.get(name) for name in key)

@@ -23,7 +23,7 @@ from apps.core.selectors import permits, require
 from apps.engine.spec import FieldMappingSpec, MappingSpec, MatchFieldSpec, RuleSpec
 from apps.engine.suggest import Suggestion, propose_right, suggest_pairs
 from apps.engine.transform import compile_transform
-from apps.mappings.matching import MatchReport, report_matches
+from apps.mappings.matching import MatchReport, find_partners, report_matches
 from apps.mappings.models import FieldMapping, LookupEntry, LookupTable, Mapping, MappingVersion
 from apps.mappings.preview import BackRow, Preview, preview_back_rows, preview_rows
 from apps.mappings.selectors import (
@@ -195,8 +195,11 @@ def preview_back(
     schema = right.schema()
     request = ReadRequest(dataset=schema, fields=schema.field_names, limit=limit, batch_rows=limit)
     batches = list(connector_for(right.source).read(request))
+    tables = _tables_for(links)
+    side = (connector_for(left.source), left.schema())
+    match_left = partial(find_partners, mapping, side, batches, tables)
     return preview_back_rows(
-        mapping, schema, batches, partial(_read_by_key, left), _tables_for(links)
+        mapping, schema, batches, partial(_read_by_key, left), match_left, tables
     )
 
 

@@ -212,6 +212,17 @@ def test_the_preview_shows_what_becomes_of_left_records(pair):
     assert (second.right, second.after, second.known) == ("Nobody yet", "NOBODY YET", False)
 
 
+def test_the_way_back_finds_left_records_by_their_match_fields(pair):
+    """The key that the right side assigns does not flow back: the e-mail address tells."""
+    pair.on_right("INSERT INTO clients (full_name, mail) VALUES ('Anna', ' N2@example.ORG')")
+    url = reverse("admin:mappings_mapping_preview")
+    data = posted(pair.mapping, **BOTH_WAYS, client_id__source="")
+    page = signed_in(administrator()).post(url, data)
+    number = page.context["editor"].row("full_name").number
+    (sample,) = page.context["cells"].back_by_row[number]
+    assert (sample.now, sample.after, sample.known) == (" Name 2 ", "ANNA", True)
+
+
 def test_fields_that_flow_one_way_only_are_marked_as_derived(pair):
     url = reverse("admin:mappings_mapping_preview")
     page = signed_in(administrator()).post(url, posted(pair.mapping, both_ways="1"))
