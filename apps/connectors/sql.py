@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -187,6 +187,42 @@ def run_steps(steps: Sequence[tuple[str, Probe]], *, secret: str = "") -> Iterat
                 f"This step failed unexpectedly ({type(error).__name__}).",
                 LockstepError.default_remedy,
             )
+
+
+class ServerSettings(Protocol):
+    """What every server's settings tell of how to reach it."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def connect_timeout(self) -> int: ...
+    @property
+    def secret(self) -> str: ...
+
+
+def check_server(
+    settings: ServerSettings,
+    *,
+    tls: Callable[[], str],
+    sign_in: Probe,
+    read: Probe,
+    write: Probe,
+) -> Iterator[CheckStep]:
+    """Test the connection to a server: its address, the network, TLS, the user and its rights."""
+    host, port, timeout = settings.host, settings.port, settings.connect_timeout
+    return run_steps(
+        [
+            ("resolve", lambda: unreachable(lambda: resolve_host(host, port), host)),
+            ("connect", lambda: unreachable(lambda: connect_host(host, port, timeout), host)),
+            ("tls", lambda: unreachable(tls, host)),
+            ("sign_in", sign_in),
+            ("read", read),
+            ("write", write),
+        ],
+        secret=settings.secret,
+    )
 
 
 def without_secret(text: str, secret: str) -> str:

@@ -31,14 +31,7 @@ from apps.connectors.mysql.discovery import is_mariadb, load_table, load_tables,
 from apps.connectors.mysql.reading import read_batches
 from apps.connectors.mysql.types import created_type, exact_collation
 from apps.connectors.mysql.writing import MysqlWriteSession
-from apps.connectors.sql import (
-    connect_host,
-    even_bounds,
-    find_fields,
-    resolve_host,
-    run_steps,
-    unreachable,
-)
+from apps.connectors.sql import check_server, even_bounds, find_fields
 
 __all__ = ["MysqlConnector", "MysqlSettings"]
 
@@ -56,24 +49,20 @@ class MysqlConnector(Connector[MysqlSettings]):
         key_ranges=True,
         transactions=True,
         target_lock=True,
+        server_assigned_keys=True,
+        returns_stored=True,
         delete=True,
         create_dataset=True,
         batch_rows=10_000,
     )
 
     def check(self) -> Iterator[CheckStep]:
-        host, port = self.settings.host, self.settings.port
-        timeout = self.settings.connect_timeout
-        return run_steps(
-            [
-                ("resolve", lambda: unreachable(lambda: resolve_host(host, port), host)),
-                ("connect", lambda: unreachable(lambda: connect_host(host, port, timeout), host)),
-                ("tls", lambda: unreachable(lambda: check_tls(self.settings), host)),
-                ("sign_in", self._check_sign_in),
-                ("read", self._check_read),
-                ("write", self._check_write),
-            ],
-            secret=self.settings.secret,
+        return check_server(
+            self.settings,
+            tls=lambda: check_tls(self.settings),
+            sign_in=self._check_sign_in,
+            read=self._check_read,
+            write=self._check_write,
         )
 
     def _check_sign_in(self) -> str:

@@ -30,14 +30,7 @@ from apps.connectors.postgresql.discovery import load_table, load_tables
 from apps.connectors.postgresql.reading import read_batches
 from apps.connectors.postgresql.types import created_type
 from apps.connectors.postgresql.writing import PostgresqlWriteSession
-from apps.connectors.sql import (
-    connect_host,
-    even_bounds,
-    find_fields,
-    resolve_host,
-    run_steps,
-    unreachable,
-)
+from apps.connectors.sql import check_server, even_bounds, find_fields
 
 __all__ = ["PostgresqlConnector", "PostgresqlSettings"]
 
@@ -62,18 +55,12 @@ class PostgresqlConnector(Connector[PostgresqlSettings]):
     )
 
     def check(self) -> Iterator[CheckStep]:
-        host, port = self.settings.host, self.settings.port
-        timeout = self.settings.connect_timeout
-        return run_steps(
-            [
-                ("resolve", lambda: unreachable(lambda: resolve_host(host, port), host)),
-                ("connect", lambda: unreachable(lambda: connect_host(host, port, timeout), host)),
-                ("tls", lambda: unreachable(lambda: check_tls(self.settings), host)),
-                ("sign_in", self._check_sign_in),
-                ("read", self._check_read),
-                ("write", self._check_write),
-            ],
-            secret=self.settings.secret,
+        return check_server(
+            self.settings,
+            tls=lambda: check_tls(self.settings),
+            sign_in=self._check_sign_in,
+            read=self._check_read,
+            write=self._check_write,
         )
 
     def _check_sign_in(self) -> str:
