@@ -83,7 +83,7 @@ def load_tables(
 
     measure: count the rows of small tables.
     """
-    listed = _rows(connection, _TABLES + "{only} ORDER BY t.TABLE_NAME", "t", table)
+    listed = sorted(_rows(connection, _TABLES + "{only}", "t", table))
     columns = _grouped(connection, _COLUMNS, "c", table)
     keys = _grouped(connection, _KEYS, "s", table)
     references = _grouped(connection, _REFERENCES, "k", table)
