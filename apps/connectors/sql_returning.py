@@ -1,40 +1,34 @@
-"""What the SQL connectors share to tell what a write made of its records.
-
-Triggers, defaults, computed fields and lossy types make a record other than what was sent, so it
-is read back: by its key, inside the transaction that wrote it, once per batch. A record that
-cannot be told that way is taken back, and its change refused, because a record that nobody knows
-would come back as somebody's edit.
-"""
+"""What the SQL connectors share to tell what a write made of its records, and their keys."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from apps.connectors.base import DatasetSchema, Operation, ReadBatch, WriteProblem, WriteStatus
+from apps.connectors.base import (
+    DatasetSchema,
+    Operation,
+    ReadBatch,
+    WriteProblem,
+    WriteResult,
+    WriteStatus,
+)
+from apps.connectors.returning import ROW, Found, aligned, lost, numbered, standing
 from apps.connectors.sql import find_fields
 from apps.connectors.sql_writing import (
     ALREADY,
     AMBIGUOUS,
-    ROW,
+    GONE,
     TAKEN,
     PreparedBatch,
-    rejected,
+    equal_rows,
 )
 
-KEY_CHANGED = rejected(
-    "record.key_changed",
-    "After the write there is no record with its key: a trigger of the table moves or removes it.",
-)
-UNREADABLE = rejected(
-    "record.unreadable", "What the target makes of the record cannot be read back."
-)
 IN_DOUBT = WriteProblem(
     WriteStatus.IN_DOUBT,
     "record.in_doubt",
@@ -44,28 +38,15 @@ IN_DOUBT = WriteProblem(
 Row = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Records as they are, each with the number of the change it was looked up for."""
-
-    records: pa.Table  # the fields asked for, and ROW
-    unreadable: tuple[int, ...] = ()  # numbers of changes
-
-    @property
-    def numbers(self) -> list[int]:
-        result: list[int] = self.records.column(ROW).to_pylist()
-        return result
-
-
 def found_records(
     numbers: Sequence[int], rows: Sequence[Row], convert: Callable[[Sequence[Row]], ReadBatch]
 ) -> Found:
     """Bring a database's rows into neutral storage; those that cannot be are named."""
     batch = convert(rows)
     if not batch.rejected:
-        return Found(_numbered(batch.records, numbers))
+        return Found(numbered(batch.records, numbers))
     if len(rows) == 1:
-        return Found(_numbered(batch.records.slice(0, 0), []), (numbers[0],))
+        return Found(numbered(batch.records.slice(0, 0), []), (numbers[0],))
     half = len(rows) // 2
     first = found_records(numbers[:half], rows[:half], convert)
     second = found_records(numbers[half:], rows[half:], convert)
@@ -73,11 +54,6 @@ def found_records(
         pa.concat_tables([first.records, second.records]),
         (*first.unreadable, *second.unreadable),
     )
-
-
-def _numbered(records: pa.RecordBatch, numbers: Sequence[int]) -> pa.Table:
-    names = [*records.schema.names, ROW]
-    return pa.table([*records.columns, pa.array(numbers, pa.int64())], names=names)
 
 
 def addresses(prepared: PreparedBatch) -> pa.Table:
@@ -91,16 +67,29 @@ def addresses(prepared: PreparedBatch) -> pa.Table:
     )
 
 
-def standing(prepared: PreparedBatch) -> list[int]:
-    """The changes whose record is there as it should be: written now or earlier."""
-    if prepared.operation is Operation.DELETE:
-        return []
-    problems = prepared.exceptions
-    return [
-        row
-        for row in range(prepared.num_rows)
-        if row not in problems or problems[row].status is WriteStatus.ALREADY
-    ]
+def recognise_moved(
+    prepared: PreparedBatch, look_up: Callable[[list[int], Sequence[str]], Found]
+) -> None:
+    """Settle as done the updates whose record an earlier attempt has moved to its new key.
+
+    look_up: gives fields of the records that stand under the new keys of these rows.
+    """
+    rows = [row for row, problem in prepared.exceptions.items() if problem is GONE]
+    if not rows or not moves_keys(prepared):
+        return
+    names = prepared.after.column_names
+    found = look_up(rows, names)
+    wanted = prepared.after.take(pa.array(found.numbers, pa.int64()))
+    same = equal_rows(wanted, found.records.select(names))
+    for row, equal in zip(found.numbers, same, strict=True):
+        if equal:
+            prepared.exceptions[row] = ALREADY
+
+
+def moves_keys(prepared: PreparedBatch) -> bool:
+    """Whether the batch writes fields by which it addresses its records."""
+    keys, written = set(prepared.key.column_names), set(prepared.after.column_names)
+    return prepared.operation is Operation.UPDATE and bool(keys & written)
 
 
 class WriteAgain(Exception):
@@ -124,25 +113,15 @@ def write_and_read_back(
         try:
             with savepoint():
                 write()
-                rows = standing(prepared)
+                rows = standing(prepared.operation, prepared.num_rows, prepared.exceptions)
                 found = read_back(rows)
-                lost = _lost(rows, found)
-                if lost:
-                    known |= lost
+                untold = lost(rows, found)
+                if untold:
+                    known |= untold
                     raise WriteAgain
         except WriteAgain:
             continue
         return found
-
-
-def _lost(rows: Sequence[int], found: Found) -> dict[int, WriteProblem]:
-    counts = Counter(found.numbers)
-    counts.update(found.unreadable)
-    lost = dict.fromkeys(found.unreadable, UNREADABLE)
-    for row in rows:
-        if counts[row] != 1:
-            lost[row] = AMBIGUOUS if counts[row] else KEY_CHANGED
-    return lost
 
 
 def refuse_missing_keys(found: Found, key: Sequence[str]) -> Found:
@@ -157,16 +136,19 @@ def refuse_missing_keys(found: Found, key: Sequence[str]) -> Found:
     return Found(kept, (*found.unreadable, *nameless))
 
 
-def aligned(found: Found, names: Sequence[str], current: DatasetSchema, num_rows: int) -> pa.Table:
-    """The records one per change; all NULL where none was looked up."""
-    fields = find_fields(current, names)
-    places: list[int | None] = [None] * num_rows
-    for place, row in enumerate(found.numbers):
-        places[row] = place
-    indices = pa.array(places, pa.int64())
-    return pa.table(
-        [found.records.column(field.name).take(indices) for field in fields],
-        schema=pa.schema([(field.name, field.type.arrow) for field in fields]),
+def result_of(
+    prepared: PreparedBatch,
+    found: Found,
+    current: DatasetSchema,
+    *,
+    returning: Sequence[str],
+    key: Sequence[str] = (),
+) -> WriteResult:
+    """The batch's outcome with what was asked to be returned, and the keys where assigned."""
+    count = prepared.num_rows
+    return prepared.result(
+        stored=aligned(found, find_fields(current, returning), count) if returning else None,
+        keys=aligned(found, find_fields(current, key), count) if key else None,
     )
 
 

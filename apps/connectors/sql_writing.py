@@ -9,6 +9,7 @@ row costs a logarithm of attempts, not the batch.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -25,12 +26,10 @@ from apps.connectors.base import (
     WriteStatus,
 )
 from apps.connectors.errors import KeyMissing, SchemaMismatch
+from apps.connectors.returning import ROW
 from apps.connectors.sql import find_fields
 from apps.connectors.sql_values import decode, list_to_json
 from apps.connectors.types import Kind
-
-ROW = "lockstep_row"
-"""Name of the row number column in staged tables; no field of a dataset may have it."""
 
 ALREADY = WriteProblem(WriteStatus.ALREADY)
 STALE = WriteProblem(
@@ -74,6 +73,10 @@ class PreparedBatch:
 
     All three tables have as many rows as the batch, or no columns; columns are in their fields'
     Arrow types.
+
+    circles: rows, each time consecutive ones, that refer to one another in a circle, so that only
+             one statement can write them;
+    levels:  all rows parted so that none refers to another one of its part, except in a circle.
     """
 
     operation: Operation
@@ -82,6 +85,8 @@ class PreparedBatch:
     before: pa.Table
     after: pa.Table
     exceptions: dict[int, WriteProblem] = field(default_factory=dict)
+    circles: tuple[tuple[int, ...], ...] = ()
+    levels: tuple[tuple[int, ...], ...] = ()
 
     def pending(self) -> list[int]:
         """The rows that have no outcome yet, ascending."""
@@ -275,25 +280,36 @@ def _verdict(
 
 
 def write_isolating(
-    rows: Sequence[int],
-    write: Callable[[Sequence[int]], None],
-    settle: Callable[[int, WriteProblem], None],
+    prepared: PreparedBatch, write: Callable[[Sequence[int]], None], rows: Sequence[int]
 ) -> None:
     """Write the rows together; when one is refused, halve until the bad ones stand alone.
 
-    `write` leaves nothing behind when it raises RowRefused.
+    `write` leaves nothing behind when it raises RowRefused. A circle is never halved: when it is
+    refused, so is each of its rows.
     """
     if not rows:
         return
     try:
         write(rows)
     except RowRefused as refusal:
-        if len(rows) == 1:
-            settle(rows[0], refusal.problem)
+        middle = _middle(prepared, rows)
+        if middle == 0:
+            for row in rows:
+                prepared.settle(row, refusal.problem)
             return
-        half = len(rows) // 2
-        write_isolating(rows[:half], write, settle)
-        write_isolating(rows[half:], write, settle)
+        write_isolating(prepared, write, rows[:middle])
+        write_isolating(prepared, write, rows[middle:])
+
+
+def _middle(prepared: PreparedBatch, rows: Sequence[int]) -> int:
+    """Where to halve: as near to the middle as circles allow; 0 where nowhere."""
+    middle = len(rows) // 2
+    for circle in prepared.circles:
+        if middle > 0 and circle[0] < rows[middle] <= circle[-1]:
+            before = bisect_left(rows, circle[0])
+            after = bisect_right(rows, circle[-1])
+            return before or (after if after < len(rows) else 0)
+    return middle
 
 
 def refuse_finer_times(prepared: PreparedBatch, name: str, digits: int) -> None:

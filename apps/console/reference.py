@@ -84,6 +84,25 @@ form, in a [configuration file](configuration.md) and in the code. Secrets are s
 never shown again. A Python package adds a connector through an entry point in the group
 `lockstep.connectors` that names its `apps.connectors.base.Connector` subclass.
 
+## What a write gives back
+
+Two-way sync compares each side with what that side held when both last agreed, so a connector says
+what a write made of a record. What is not said is taken to be what was sent.
+
+- **The record** (`returns_stored`): `WriteSession.apply(..., returning=fields)` gives the fields of
+  each change as the target holds them at the end of the transaction, after its triggers, defaults,
+  computed fields and types. A change whose record cannot be told (a trigger moves it to another
+  key, a value has no neutral form) is taken back and rejected.
+- **The key** (`server_assigned_keys`): an insert without key fields leaves the key to the target
+  (serial, identity, AUTO_INCREMENT, rowid, a default, a trigger) and gives it back. After a crash
+  the same insert, marked `in_doubt`, finds the record that got through; match fields find one too.
+  On MySQL, which cannot return it, the key has to be AUTO_INCREMENT.
+- **References** within a dataset may go in any order within a batch. Records in a circle are
+  written by PostgreSQL and SQLite; MySQL and MariaDB check each record and refuse them, and do not
+  delete a record that refers to itself.
+
+The suite `apps.connectors.testing.ConformanceSuite` holds a connector to all of it.
+
 """
 _CAPABILITIES = {
     "write": "can be written",

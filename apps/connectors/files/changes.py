@@ -91,6 +91,7 @@ class Matcher:
         self._counts: dict[int, int] = {}
         key_fields, key_columns, key_misfits = _typed(batch.key, schema)
         self._key_fields = key_fields
+        self._key_columns = key_columns
         self._before_fields: list[FieldSchema] = []
         self._after_fields: list[FieldSchema] = []
         self._before: pa.Array | None = None
@@ -124,6 +125,7 @@ class Matcher:
         """Where the batch writes the dataset's key but is addressed by other fields."""
         self._claims: dict[str, int] = {}
         self._taken: set[int] = set()
+        self._moved: set[int] = set()  # an earlier attempt gave the record its new key
         self._claim_fields: list[FieldSchema] = []
         names = set(schema.key)
         is_addressed = names == {f.name for f in self._key_fields}
@@ -148,6 +150,10 @@ class Matcher:
             change = self._claims[claims[row].as_py()]
             if self.hits.get(change) != rows.address(row):
                 self._taken.add(change)
+                changes, place = pa.array([change], pa.int64()), pa.array([row], pa.int64())
+                same = self._equal(rows, place, changes, self._after_fields, self._after, False)
+                if same[0] and row not in rows.misfits:
+                    self._moved.add(change)
 
     def _check_values(
         self, field: FieldSchema, column: pa.Array, misfits: dict[int, tuple[str, Misfit]]
@@ -183,6 +189,17 @@ class Matcher:
             if first.setdefault(key, row) != row:
                 self.problems[row] = _TWICE
         return pa.array(list(first), pa.string()), list(first.values())
+
+    def addresses(self) -> tuple[list[FieldSchema], list[pa.Array]]:
+        """The keys under which the records stand after the write: an update may move them."""
+        moved = set() if self.after is None else set(self.after.column_names)
+        columns = [
+            _flat(self.after.column(field.name))
+            if self.after is not None and field.name in moved
+            else column
+            for field, column in zip(self._key_fields, self._key_columns, strict=True)
+        ]
+        return self._key_fields, columns
 
     @property
     def fields(self) -> list[FieldSchema]:
@@ -270,7 +287,8 @@ class Matcher:
         if self.operation is Operation.INSERT:
             return absent
         for row in absent:
-            self.problems[row] = _GONE if self.operation is Operation.UPDATE else _ALREADY
+            is_gone = self.operation is Operation.UPDATE and row not in self._moved
+            self.problems[row] = _GONE if is_gone else _ALREADY
         return []
 
 

@@ -51,6 +51,7 @@ class FilesConnector(Connector[FilesSettings]):
         keys=True,
         transactions=True,
         target_lock=True,
+        returns_stored=True,
         delete=True,
         create_dataset=True,
         batch_rows=200_000,

@@ -126,18 +126,18 @@ def _escaped(name: str) -> str:
 
 
 def replace_file(
-    path: Path, where: str, write: Callable[[BinaryIO], None], before_commit: Callable[[], None]
+    path: Path, where: str, write: Callable[[BinaryIO], None], before_commit: Callable[[Path], None]
 ) -> int:
     """Write beside the file, then put the new one in its place; returns its size in bytes.
 
-    `before_commit` may raise: then nothing has changed. Raises OutOfSpace, PermissionRefused or
-    ConnectionLost, with the old file as it was.
+    `before_commit` gets the new file's path and may raise: then nothing has changed. Raises
+    OutOfSpace, PermissionRefused or ConnectionLost, with the old file as it was.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         with disk_errors(where):
             size = _write_durably(temporary, path, write)
-        before_commit()
+        before_commit(temporary)
         with disk_errors(where):
             os.replace(temporary, path)
             _sync_folder(path.parent)

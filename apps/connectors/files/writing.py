@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -18,10 +20,11 @@ from apps.connectors.base import (
     DatasetSchema,
     Fence,
     Operation,
+    WriteProblem,
     WriteResult,
     WriteSession,
 )
-from apps.connectors.errors import ConfigurationError, MalformedFile
+from apps.connectors.errors import KeyMissing, MalformedFile
 from apps.connectors.files import json_format
 from apps.connectors.files.changes import Matcher
 from apps.connectors.files.csv_format import CsvReader, render, text_columns
@@ -30,6 +33,7 @@ from apps.connectors.files.parquet_format import ParquetEdits, ParquetReader, re
 from apps.connectors.files.paths import FileRef
 from apps.connectors.files.reading import OpenFile, require_fields
 from apps.connectors.files.replacing import FileLock, UnclosedSink, remove_leftovers, replace_file
+from apps.connectors.files.returning import RecordsLost, Returning
 from apps.connectors.files.rows import Rows
 from apps.connectors.files.settings import FilesSettings
 from apps.connectors.files.streams import StreamDamaged, transcoded_back
@@ -82,27 +86,45 @@ class FileWriteSession(WriteSession):
         """Decide each change, then replace the file if anything is to be written."""
         if self._schema is None:
             raise RuntimeError("apply() outside of the session")
-        if returning or batch.assigns_key:
-            raise ConfigurationError("a file gives nothing back", where=self._ref.dataset)
-        matcher = Matcher(batch, self._schema)
+        if batch.assigns_key:
+            raise KeyMissing("a file gives out no keys", where=self._ref.dataset)
+        wanted = Returning(returning, self._schema)
+        refused: dict[int, WriteProblem] = {}
         with self._turn.held(self._lease_seconds):
-            remove_leftovers(self._ref.path)
-            written = self._apply(batch, matcher, fence)
-        return WriteResult(batch.num_rows, dict(sorted(matcher.problems.items())), written)
+            while True:
+                matcher = Matcher(batch, self._schema)
+                matcher.problems.update(refused)
+                remove_leftovers(self._ref.path)
+                try:
+                    written, stored = self._apply(batch, matcher, fence, wanted)
+                except RecordsLost as lost:
+                    refused |= lost.problems
+                    continue
+                problems = dict(sorted(matcher.problems.items()))
+                return WriteResult(batch.num_rows, problems, written, stored)
 
-    def _apply(self, batch: ChangeBatch, matcher: Matcher, fence: Fence) -> int:
+    def _apply(
+        self, batch: ChangeBatch, matcher: Matcher, fence: Fence, wanted: Returning
+    ) -> tuple[int, pa.Table | None]:
+        """The size of the new file, and the records to give back."""
         with OpenFile(self._ref, self._settings) as file:
             file.verify()
             write = _PLANNERS[self._ref.format](file, matcher, self._settings)
+            stored: list[pa.Table | None] = [None]
 
-            def before_commit() -> None:
+            def before_commit(path: Path) -> None:
+                if wanted.names:
+                    with OpenFile(replace(self._ref, path=path), self._settings) as new:
+                        stored[0] = wanted.read(new, matcher, batch.num_rows)
                 file.ensure_in_place()
                 fence()
 
             if len(matcher.problems) == batch.num_rows:
+                present = wanted.read(file, matcher, batch.num_rows)
                 fence()
-                return 0
-            return replace_file(self._ref.path, self._ref.dataset, write, before_commit)
+                return 0, present
+            size = replace_file(self._ref.path, self._ref.dataset, write, before_commit)
+            return size, stored[0]
 
 
 def _refuse_damaged(rows: Rows, where: str) -> None:

@@ -91,9 +91,9 @@ class Column:
             return None
         return self.arguments[0] if self.arguments else 0
 
-    def read(self) -> str:
+    def read(self, alias: str = "t.") -> str:
         """The expression to read the column with: exact, where the text protocol rounds."""
-        column = f"t.{quote(self.name)}"
+        column = f"{alias}{quote(self.name)}"
         if self.base == "float":
             return f"({column} + 0e0)"
         if self.base == "bit" or "zerofill" in self.declared.lower():
@@ -126,6 +126,14 @@ class Column:
         if self.base == "float":
             return f"{self.read()} = {value}"
         return f"{column} = {value}"
+
+    def may_be(self, value: str, *, nullable: bool) -> str:
+        """A condition that holds at least where the column keeps this value, NULL included."""
+        if self.type.kind is Kind.JSON or self.base in {"float", "char", "binary"}:
+            return "true"  # what is kept is not what was sent, letter by letter
+        if not nullable:
+            return self.match(value)
+        return f"(({self.match(value)}) OR (t.{quote(self.name)} IS NULL AND {value} IS NULL))"
 
     def match_any(self) -> str:
         """The column as compared to the byte, or nothing where `=` is exact already."""

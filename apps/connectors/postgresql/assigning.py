@@ -20,14 +20,14 @@ from apps.connectors.postgresql.connection import quote
 from apps.connectors.postgresql.returning import read_by_text
 from apps.connectors.postgresql.target import Target
 from apps.connectors.postgresql.types import Column
+from apps.connectors.returning import Found
 from apps.connectors.sql_returning import (
-    Found,
     Hit,
     WriteAgain,
-    aligned,
     judge_doubtful,
     judge_matches,
     refuse_missing_keys,
+    result_of,
     write_and_read_back,
 )
 from apps.connectors.sql_writing import NOT_WRITTEN, PreparedBatch, RowRefused, write_isolating
@@ -61,10 +61,7 @@ def insert_assigned(
     found = write_and_read_back(
         prepared, target.connection.transaction, write, lambda rows: insert.read_back(rows, names)
     )
-    stored = aligned(found, returning, current, prepared.num_rows) if returning else None
-    return prepared.result(
-        stored=stored, keys=aligned(found, current.key, current, prepared.num_rows)
-    )
+    return result_of(prepared, found, current, returning=returning, key=current.key)
 
 
 class _Insert:
@@ -125,7 +122,7 @@ class _Insert:
         if not self._one_by_one and not self._ask_defaults():
             self._one_by_one = True
         insert = self._insert_single if self._one_by_one else self._insert_asked
-        write_isolating(pending, insert, self._prepared.settle)
+        write_isolating(self._prepared, insert, pending)
 
     def _ask_defaults(self) -> bool:
         """Let the keys' defaults give each staged row its key. False when they may not be asked."""

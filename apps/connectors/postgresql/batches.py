@@ -29,8 +29,12 @@ _NO_ARBITER = "55000"  # a deferrable unique constraint cannot serve ON CONFLICT
 class BatchWriter:
     """The statements of one batch inside its transaction."""
 
-    def __init__(self, target: Target, prepared: PreparedBatch) -> None:
+    def __init__(self, target: Target, prepared: PreparedBatch, *, holds: bool) -> None:
+        """holds: records that are looked at stay as they are until the commit, which takes the
+        right to update them.
+        """
         self._target = target
+        self._lock = " FOR NO KEY UPDATE OF t" if holds else ""
         self._prepared = prepared
         table = target.table
         self._keys = table.column_list(prepared.key.column_names)
@@ -53,7 +57,7 @@ class BatchWriter:
             if self._prepared.operation is Operation.UPDATE
             else self._delete_statement()
         )
-        write_isolating(rows, lambda part: self._change(statement, part), self._prepared.settle)
+        write_isolating(self._prepared, lambda part: self._change(statement, part), rows)
         left = [row for row in self._prepared.pending() if row not in self._written]
         if left:
             self._judge_unchanged(left)
@@ -63,7 +67,7 @@ class BatchWriter:
             self._settle_existing()
             rows = self._prepared.pending()
             self._target.stage.discard(sorted(self._prepared.exceptions))
-            write_isolating(rows, self._insert_part, self._prepared.settle)
+            write_isolating(self._prepared, self._insert_part, rows)
         self._advance_sequences()
 
     def _insert_at_once(self, rows: list[int]) -> bool:
@@ -175,9 +179,9 @@ class BatchWriter:
                 self._prepared.settle(row, ALREADY if found[row] else STALE)
 
     def _look(self, condition: str, chosen: str = "true") -> list[tuple[int, bool]]:
-        """Whether each record of the chosen rows fulfils a condition; it stays so until commit."""
+        """Whether each record of the chosen rows fulfils a condition."""
         found: list[tuple[int, bool]] = self._target.run(
-            f"SELECT s.n, {condition} FROM {self._join} WHERE {chosen} FOR NO KEY UPDATE OF t"
+            f"SELECT s.n, {condition} FROM {self._join} WHERE {chosen}{self._lock}"
         ).fetchall()
         return found
 

@@ -17,8 +17,9 @@ from apps.connectors.postgresql.reading import array_literal
 from apps.connectors.postgresql.staging import staged
 from apps.connectors.postgresql.target import Target
 from apps.connectors.postgresql.types import Column
+from apps.connectors.returning import Found
 from apps.connectors.sql import decode_batch
-from apps.connectors.sql_returning import Found, found_records
+from apps.connectors.sql_returning import found_records
 from apps.connectors.sql_values import as_text
 from apps.connectors.types import Kind
 

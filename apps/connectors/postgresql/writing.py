@@ -37,8 +37,10 @@ from apps.connectors.postgresql.discovery import load_table
 from apps.connectors.postgresql.returning import read_by_key
 from apps.connectors.postgresql.staging import refuse_nul
 from apps.connectors.postgresql.target import Target
+from apps.connectors.returning import Found
 from apps.connectors.sql import find_fields
-from apps.connectors.sql_returning import addresses, aligned, write_and_read_back
+from apps.connectors.sql_ordering import ordered
+from apps.connectors.sql_returning import addresses, recognise_moved, result_of, write_and_read_back
 from apps.connectors.sql_writing import PreparedBatch, prepare, refuse_finer_times
 
 
@@ -95,8 +97,9 @@ class PostgresqlWriteSession(WriteSession):
         target = self._open
         if target is None:
             raise RuntimeError("the session has not been entered")
-        find_fields(target.table.schema, returning)
-        prepared = prepare(batch, target.table.schema)
+        current = target.table.schema
+        find_fields(current, returning)
+        prepared, restored = ordered(prepare(batch, current), current)
         refuse_nul(prepared)
         for column in target.table.column_list(prepared.after.column_names):
             if column.native.fraction_digits is not None:
@@ -108,7 +111,7 @@ class PostgresqlWriteSession(WriteSession):
                 target.connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 result = _apply(target, batch, prepared, returning)
                 fence()
-        return result
+        return restored(result)
 
 
 def _assigned_key(batch: ChangeBatch, target: Target) -> int:
@@ -121,11 +124,15 @@ def _apply(
     if batch.assigns_key:
         return insert_assigned(target, batch, prepared, returning)
 
+    def read(rows: list[int], names: Sequence[str]) -> Found:
+        return read_by_key(target, addresses(prepared), rows, names)
+
     def write() -> None:
         pending = prepared.pending()
         if pending:
             target.stage.fill(prepared, pending)
-            BatchWriter(target, prepared).write(pending)
+            BatchWriter(target, prepared, holds=bool(returning)).write(pending)
+            recognise_moved(prepared, read)
 
     if not returning:
         write()
@@ -134,7 +141,6 @@ def _apply(
         prepared,
         target.connection.transaction,
         write,
-        lambda rows: read_by_key(target, addresses(prepared), rows, returning),
+        lambda rows: read(rows, returning),
     )
-    stored = aligned(found, returning, target.table.schema, prepared.num_rows)
-    return prepared.result(stored=stored)
+    return result_of(prepared, found, target.table.schema, returning=returning)

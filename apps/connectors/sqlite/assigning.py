@@ -12,17 +12,17 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from apps.connectors.base import ChangeBatch, DatasetSchema, FieldSchema, WriteResult
+from apps.connectors.returning import Found
 from apps.connectors.sql import find_fields
 from apps.connectors.sql_returning import (
-    Found,
     Hit,
     Row,
-    aligned,
     complete_rows,
     found_records,
     judge_doubtful,
     judge_matches,
     refuse_missing_keys,
+    result_of,
     write_and_read_back,
 )
 from apps.connectors.sql_writing import (
@@ -73,10 +73,7 @@ def insert_assigned(
         write,
         lambda rows: refuse_missing_keys(insert.read_back(rows, names), current.key),
     )
-    stored = aligned(found, returning, current, prepared.num_rows) if returning else None
-    return prepared.result(
-        stored=stored, keys=aligned(found, current.key, current, prepared.num_rows)
-    )
+    return result_of(prepared, found, current, returning=returning, key=current.key)
 
 
 class _Insert:
@@ -157,7 +154,7 @@ class _Insert:
                     written[row] = given[0]
             self.addresses |= written
 
-        write_isolating(self._prepared.pending(), insert, self._prepared.settle)
+        write_isolating(self._prepared, insert, self._prepared.pending())
 
     def read_back(self, rows: Sequence[int], names: Sequence[str]) -> Found:
         known = [self.addresses[row] for row in rows]

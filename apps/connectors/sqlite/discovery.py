@@ -47,7 +47,7 @@ def describe(connection: sqlite3.Connection, name: str, *, measure: bool = True)
         ),
         key=key,
         unique_keys=_unique_keys(connection, indexes, key),
-        references=_references(connection, name),
+        references=references(connection, name),
         row_count=_count(connection, name) if measure else None,
         format=found[0],
         writable=found[0] == "table",
@@ -95,19 +95,20 @@ def _unique_keys(
     return tuple(sorted(found))
 
 
-def _references(connection: sqlite3.Connection, table: str) -> tuple[Reference, ...]:
+def references(connection: sqlite3.Connection, table: str) -> tuple[Reference, ...]:
+    """The foreign keys of a table."""
     grouped: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for row in connection.execute(f"PRAGMA foreign_key_list({quote(table)})"):
         grouped[row[0]].append(row)
-    references = []
+    found = []
     for number in sorted(grouped):
         rows = sorted(grouped[number], key=lambda row: row[1])
         target = rows[0][2]
         targets = tuple(row[4] for row in rows)
         if None in targets:
             targets = _primary_key(connection, target)
-        references.append(Reference(tuple(row[3] for row in rows), target, targets))
-    return tuple(references)
+        found.append(Reference(tuple(row[3] for row in rows), target, targets))
+    return tuple(found)
 
 
 def _primary_key(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:

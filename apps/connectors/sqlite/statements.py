@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from apps.connectors.base import DatasetSchema, WriteProblem, WriteStatus
+from apps.connectors.returning import Found
 from apps.connectors.sql import find_fields
-from apps.connectors.sql_returning import Found, found_records
+from apps.connectors.sql_returning import found_records
 from apps.connectors.sql_writing import RowRefused
 from apps.connectors.sqlite.connection import quote, refusal, translate
 from apps.connectors.sqlite.reading import KEYS_TABLE, to_batch

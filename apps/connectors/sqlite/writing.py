@@ -11,6 +11,7 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from apps.connectors.base import (
     WriteSession,
 )
 from apps.connectors.errors import RecordError, SchemaMismatch, TargetBusy
+from apps.connectors.returning import Found
 from apps.connectors.sql import find_fields
-from apps.connectors.sql_returning import Found, addresses, aligned, write_and_read_back
+from apps.connectors.sql_ordering import ordered
+from apps.connectors.sql_returning import addresses, recognise_moved, result_of, write_and_read_back
 from apps.connectors.sql_writing import (
     AMBIGUOUS,
     NOT_WRITTEN,
@@ -39,6 +42,7 @@ from apps.connectors.sql_writing import (
 )
 from apps.connectors.sqlite import discovery
 from apps.connectors.sqlite.assigning import insert_assigned
+from apps.connectors.sqlite.circles import circle, segments
 from apps.connectors.sqlite.connection import SqliteSettings, connect, quote, translated
 from apps.connectors.sqlite.locking import FileLock
 from apps.connectors.sqlite.reading import key_join, key_match, stage_keys
@@ -100,7 +104,7 @@ class SqliteWriteSession(WriteSession):
         if connection is None:
             raise RuntimeError("the session has not been entered")
         find_fields(self._current, returning)
-        prepared = prepare(batch, self._current)
+        prepared, restored = ordered(prepare(batch, self._current), self._current)
         _refuse_what_sqlite_alters(prepared, self._current)
         with translated(self._current.name):
             self._begin(connection)
@@ -114,7 +118,7 @@ class SqliteWriteSession(WriteSession):
                 raise
             finally:
                 connection.set_progress_handler(None, 0)
-        return result
+        return restored(result)
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         left = self._lease_seconds() * _DEADLINE_SHARE
@@ -163,6 +167,9 @@ def _apply(
     def write() -> None:
         judge_current(connection, prepared, current)
         _write(connection, prepared, current)
+        recognise_moved(
+            prepared, lambda rows, names: _read_back(connection, prepared, current, rows, names)
+        )
 
     if not returning:
         write()
@@ -173,7 +180,7 @@ def _apply(
         write,
         lambda rows: _read_back(connection, prepared, current, rows, returning),
     )
-    return prepared.result(stored=aligned(found, returning, current, prepared.num_rows))
+    return result_of(prepared, found, current, returning=returning)
 
 
 def _read_back(
@@ -210,13 +217,18 @@ def _write(connection: sqlite3.Connection, prepared: PreparedBatch, current: Dat
     or_abort = overruling(connection, current.name)
     statement, parameters = _statement(prepared, current, or_abort)
 
+    def run(rows: Sequence[int]) -> None:
+        written = connection.executemany(statement, (parameters[row] for row in rows)).rowcount
+        if written != len(rows):
+            raise RowRefused(NOT_WRITTEN)
+
     def write(rows: Sequence[int]) -> None:
         with refusing(connection, current.name):
-            written = connection.executemany(statement, (parameters[row] for row in rows)).rowcount
-            if written != len(rows):
-                raise RowRefused(NOT_WRITTEN)
+            for part, is_circle in segments(prepared, rows):
+                with circle(connection, prepared, current, part) if is_circle else nullcontext():
+                    run(part)
 
-    write_isolating(prepared.pending(), write, prepared.settle)
+    write_isolating(prepared, write, prepared.pending())
 
 
 def _statement(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -27,9 +28,23 @@ class MariadbHarness(Harness):
         self.settings = settings
         super().__init__(MysqlConnector(MysqlSettings(**settings)))
 
-    def drop_field(self, dataset: DatasetSchema, field: str) -> None:
+    def assign_keys(self, dataset: DatasetSchema) -> None:
+        self._execute(f"ALTER TABLE `{dataset.name}` MODIFY id BIGINT NOT NULL AUTO_INCREMENT")
+
+    def make_tree(self) -> DatasetSchema:
+        name = f"tree_{uuid.uuid4().hex[:12]}"
+        self._execute(
+            f"CREATE TABLE `{name}` (id BIGINT PRIMARY KEY, parent BIGINT, "
+            f"FOREIGN KEY (parent) REFERENCES `{name}` (id))"
+        )
+        return self.connector.describe(name)
+
+    def _execute(self, statement: str) -> None:
         with mariadb_connection(self.settings) as connection:
-            connection.query(f"ALTER TABLE `{dataset.name}` DROP COLUMN `{field}`")
+            connection.query(statement)
+
+    def drop_field(self, dataset: DatasetSchema, field: str) -> None:
+        self._execute(f"ALTER TABLE `{dataset.name}` DROP COLUMN `{field}`")
 
     def samples(self, kind: NeutralType) -> Sequence[Any]:
         values = super().samples(kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -26,6 +27,20 @@ class SqliteHarness(Harness):
         path.touch()
         self.path = path
         super().__init__(SqliteConnector(SqliteSettings(path=str(path))))
+
+    writes_circles = True
+
+    def assign_keys(self, dataset: DatasetSchema) -> None:
+        """An INTEGER PRIMARY KEY is assigned as it is."""
+
+    def make_tree(self) -> DatasetSchema:
+        name = f"tree_{uuid.uuid4().hex[:12]}"
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.execute(
+                f'CREATE TABLE "{name}" '
+                f'(id INTEGER PRIMARY KEY, parent INTEGER REFERENCES "{name}")'
+            )
+        return self.connector.describe(name)
 
     def drop_field(self, dataset: DatasetSchema, field: str) -> None:
         with closing(sqlite3.connect(self.path)) as connection:
