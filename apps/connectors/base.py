@@ -275,7 +275,9 @@ class WriteSession(ABC):
     twice reports ALREADY the second time. Compare-and-set per row:
     insert: no record has the key, else ALREADY when it equals `after`, else STALE;
     update: the record's `before` fields are not distinct from `before`, else ALREADY when its
-            `after` fields equal `after`, else STALE (also when it is gone);
+            `after` fields equal `after`, else STALE (also when it is gone). Where `after` moves
+            the key, the record may stand under the new one: ALREADY when it is as after the
+            change and, in the other fields of `before`, as before it;
     delete: as update; ALREADY when the record is gone.
     A row that the target refuses (constraint, range, length) is REJECTED and the others go on.
     Comparison is exact: case, accents, trailing blanks, signs of zero aside, NULL equal to NULL.

@@ -72,14 +72,18 @@ def recognise_moved(
 ) -> None:
     """Settle as done the updates whose record an earlier attempt has moved to its new key.
 
+    It is the record when it is as after the change, and elsewhere as before it.
+
     look_up: gives fields of the records that stand under the new keys of these rows.
     """
     rows = [row for row, problem in prepared.exceptions.items() if problem is GONE]
     if not rows or not moves_keys(prepared):
         return
-    names = prepared.after.column_names
+    expected = {name: prepared.before.column(name) for name in prepared.before.column_names}
+    expected |= {name: prepared.after.column(name) for name in prepared.after.column_names}
+    names = list(expected)
     found = look_up(rows, names)
-    wanted = prepared.after.take(pa.array(found.numbers, pa.int64()))
+    wanted = pa.table(expected).take(pa.array(found.numbers, pa.int64()))
     same = equal_rows(wanted, found.records.select(names))
     for row, equal in zip(found.numbers, same, strict=True):
         if equal:

@@ -94,7 +94,9 @@ class Matcher:
         self._key_columns = key_columns
         self._before_fields: list[FieldSchema] = []
         self._after_fields: list[FieldSchema] = []
+        self._rest_fields: list[FieldSchema] = []  # those of `before` that are not written
         self._before: pa.Array | None = None
+        self._rest: pa.Array | None = None
         self._after: pa.Array | None = None
         self.after: pa.Table | None = None
         for row, (name, misfit) in key_misfits.items():
@@ -107,10 +109,18 @@ class Matcher:
             self._before_fields, self._before = fields, identity(columns, _types(fields))
             for row in misfits:
                 self.problems.setdefault(row, _MOVED)
+            self._note_rest(fields, columns)
         if batch.after is not None and batch.operation is not Operation.DELETE:
             self._take_after(batch.after, schema)
         self._claim_keys(schema)
         self._keys, self._first = self._unique(identity(key_columns, _types(key_fields)))
+
+    def _note_rest(self, fields: Sequence[FieldSchema], columns: Sequence[pa.Array]) -> None:
+        written = set() if self.batch.after is None else set(self.batch.after.column_names)
+        rest = [pair for pair in zip(fields, columns, strict=True) if pair[0].name not in written]
+        if rest:
+            self._rest_fields = [field for field, _ in rest]
+            self._rest = identity([column for _, column in rest], _types(self._rest_fields))
 
     def _take_after(self, after: pa.Table, schema: DatasetSchema) -> None:
         fields, columns, misfits = _typed(after, schema)
@@ -152,7 +162,8 @@ class Matcher:
                 self._taken.add(change)
                 changes, place = pa.array([change], pa.int64()), pa.array([row], pa.int64())
                 same = self._equal(rows, place, changes, self._after_fields, self._after, False)
-                if same[0] and row not in rows.misfits:
+                rest = self._equal(rows, place, changes, self._rest_fields, self._rest, True)
+                if same[0] and rest[0] and row not in rows.misfits:
                     self._moved.add(change)
 
     def _check_values(

@@ -155,6 +155,16 @@ class ReturningBehaviour:
                 {"id": 73, "note": "note Cid"},
             ]
 
+    def test_another_record_at_the_new_key_is_not_the_moved_one(self, harness: Harness) -> None:
+        dataset = _people(harness)
+        batch = ChangeBatch(
+            Operation.UPDATE,
+            pa.table({"id": pa.array([9], pa.int64())}),
+            pa.table({"name": ["Ada"], "note": ["note Eve"]}),
+            pa.table({"id": pa.array([1], pa.int64())}),
+        )
+        assert statuses(_apply(harness, dataset, batch, ("id",))) == [STALE]
+
     def test_an_unknown_field_cannot_be_given_back(self, harness: Harness) -> None:
         dataset = _people(harness)
         rows = people(["x"], first=9)

@@ -258,7 +258,7 @@ def test_an_update_gives_no_record_the_key_of_another(connect: Connect, name: st
     assert {row: p.code for row, p in result.exceptions.items()} == {0: "record.duplicate"}
     assert [r["id"] for r in read(connect(), name)[0]] == [1, 7]
     assert statuses(apply(connect(), name, Operation.UPDATE, {"id": [2]}, None, {"id": [7]})) == {
-        0: "stale"
+        0: "already"
     }
     assert statuses(apply(connect(), name, Operation.UPDATE, {"id": [1]}, None, {"id": [1]})) == {}
 
