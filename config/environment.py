@@ -60,6 +60,9 @@ class Environment(BaseSettings):
     partition_rows: int = 250_000
     memory_limit_mb: int = 256
     worker_processes: int = 2
+    ledger_rows_limit: int = 50_000
+    ledger_compact_days: float = 14
+    ledger_keep_days: float = 400
     log_level: str = "INFO"
 
     @model_validator(mode="before")

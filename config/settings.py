@@ -148,6 +148,9 @@ LOCKSTEP = {
     "MEMORY_LIMIT_MB": ENVIRONMENT.memory_limit_mb,
     "WORKER_PROCESSES": ENVIRONMENT.worker_processes,
     "SPILL_DIR": DATA_DIR / "spill",
+    "LEDGER_ROWS_LIMIT": ENVIRONMENT.ledger_rows_limit,
+    "LEDGER_COMPACT_DAYS": ENVIRONMENT.ledger_compact_days,
+    "LEDGER_KEEP_DAYS": ENVIRONMENT.ledger_keep_days,
 }
 
 CELERY_BROKER_URL = ENVIRONMENT.celery_broker()

@@ -91,3 +91,25 @@ def seal_json(value: Any, identity: str) -> bytes:
 
 def unseal_json(sealed: bytes | memoryview, identity: str) -> Any:
     return orjson.loads(unseal(sealed, identity))
+
+
+def seal_large(plain: bytes, identity: str) -> tuple[bytes, bytes]:
+    """Encrypt with a key of its own: the sealed key, and `nonce | ciphertext and tag`.
+
+    Whoever removes the sealed key has destroyed the content for good.
+    """
+    key, nonce = AESGCM.generate_key(256), os.urandom(NONCE_BYTES)
+    sealed = nonce + AESGCM(key).encrypt(nonce, plain, identity.encode())
+    return seal(key, f"{identity}|key"), sealed
+
+
+def unseal_large(
+    sealed_key: bytes | memoryview, sealed: bytes | memoryview, identity: str
+) -> bytes:
+    """Decrypt what `seal_large` gave. Raises ProtectedValueError."""
+    data = memoryview(sealed)
+    key = AESGCM(unseal(sealed_key, f"{identity}|key"))
+    try:
+        return key.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], identity.encode())
+    except (InvalidTag, ValueError):
+        raise ProtectedValueError("this value was altered or moved", where=identity) from None

@@ -6,11 +6,13 @@ rooms above. Images are sealed (`core.protected`); keys are canonical key texts 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from django.db import models
 
+from apps.core.clock import new_id, now
 from apps.core.models import BaseModel
 from apps.core.protected import seal, seal_json, unseal, unseal_json
 
@@ -32,8 +34,35 @@ class Side(models.TextChoices):
     RIGHT = "right", "Right"
 
 
+class FieldSet(models.Model):
+    """Fields that changes of a rule write together: a change names its set, so that the changes
+    of one field are found by index."""
+
+    id = models.BigAutoField(primary_key=True)
+    rule_id = models.UUIDField()
+    fields = models.TextField()  # JSON list, of the side that is written to
+    fields_hash = models.BinaryField(max_length=16)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["rule_id", "fields_hash"], name="one_field_set")
+        ]
+
+    def __str__(self) -> str:
+        return self.fields
+
+    @property
+    def names(self) -> list[str]:
+        names: list[str] = orjson.loads(self.fields)
+        return names
+
+
 class Change(models.Model):
-    """One record's planned or applied difference: the row shelf."""
+    """One record's planned or applied difference: the row shelf.
+
+    Changes on the segment shelf become instances, too (`segments.changes`); these bring what is
+    sealed here along in clear, as `opened`.
+    """
 
     class Outcome(models.TextChoices):
         PLANNED = "planned", "Planned"
@@ -68,7 +97,9 @@ class Change(models.Model):
     key_after = models.TextField(blank=True)  # where the change moves its side's key itself
     left_hash = models.BinaryField(max_length=16, null=True)  # of the left key
     right_hash = models.BinaryField(max_length=16, null=True)  # of the right key
-    fields = models.TextField()  # JSON list of the fields written, of the side it is written to
+    field_set = models.ForeignKey(
+        FieldSet, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+"
+    )
     sealed_images = models.BinaryField(null=True)  # image before, line feed, image after
     sealed_base = models.BinaryField(null=True)  # patch to the link's base: left, line feed, right
     image = models.CharField(max_length=32, blank=True)  # hash of the whole record afterwards
@@ -83,13 +114,22 @@ class Change(models.Model):
             models.UniqueConstraint(fields=["partition_id", "sequence"], name="change_sequence")
         ]
         indexes = [
-            models.Index(fields=["run_id", "operation", "id"], name="change_by_run"),
+            models.Index(fields=["run_id", "id"], name="change_by_run"),
+            models.Index(fields=["rule_id", "field_set", "planned_at"], name="change_by_field"),
+            models.Index(fields=["planned_at"], name="change_by_age"),
             models.Index(fields=["rule_id", "right_hash", "id"], name="change_by_right"),
             models.Index(fields=["rule_id", "left_hash", "id"], name="change_by_left"),
         ]
 
+    opened: Opened | None = None
+
     def __str__(self) -> str:
-        return f"{self.operation} {self.right_key}"
+        return f"{self.operation} {self.right_key or self.left_key}"
+
+    @property
+    def field_names(self) -> list[str]:
+        """The fields that it writes, of its side."""
+        return self.field_set.names
 
     @property
     def key_now(self) -> str:
@@ -105,22 +145,139 @@ class Change(models.Model):
     @property
     def message(self) -> str:
         """Why it was not applied, for people."""
+        if self.opened is not None:
+            return self.opened.message
         if not self.sealed_message:
             return ""
         identity = self.identity(self.partition_id, self.sequence)
         return unseal(self.sealed_message, f"{identity}|message").decode()
 
-    def images(self) -> tuple[dict[str, str | None] | None, dict[str, str | None] | None]:
+    def images(self) -> tuple[Image | None, Image | None]:
         """Before and after, as canonical texts by field."""
-        if not self.sealed_images:
+        identity = self.identity(self.partition_id, self.sequence)
+        if self.opened is not None:
+            before, after = self.opened.before, self.opened.after
+        elif self.sealed_images:
+            before, after = open_images(self.sealed_images, identity)
+        else:
             return None, None
-        before, after = open_images(
-            self.sealed_images, self.identity(self.partition_id, self.sequence)
-        )
-        return (
-            orjson.loads(before) if before else None,
-            orjson.loads(after) if after else None,
-        )
+        return _image(before), _image(after)
+
+    def base(self) -> tuple[str, str]:
+        """The patch to the link's base, left and right (JSON); empty where there is none."""
+        if self.opened is not None:
+            return self.opened.base_left, self.opened.base_right
+        if not self.sealed_base:
+            return "", ""
+        identity = self.identity(self.partition_id, self.sequence)
+        return open_images(self.sealed_base, f"{identity}|base")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What the row shelf seals change by change, in clear; texts are empty where there is none."""
+
+    before: str
+    after: str
+    base_left: str
+    base_right: str
+    message: str
+
+
+def _image(text: str) -> Image | None:
+    image: Image | None = orjson.loads(text) if text else None
+    return image
+
+
+class Segment(models.Model):
+    """The segment shelf: many changes of one rule as one sealed Parquet file, and its manifest.
+
+    Bounds are of the key texts (their first 64 bytes), to leave segments out that cannot hold a
+    record; `SegmentKeys` leaves out nearly all others.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    identity = models.UUIDField(default=new_id)  # what the content is bound to
+    rule_id = models.UUIDField()
+    rows = models.PositiveIntegerField()
+    size = models.PositiveIntegerField()  # bytes of the content
+    field_sets = models.JSONField(default=list)  # ids of `FieldSet`
+    left_low = models.BinaryField(max_length=64, null=True)
+    left_high = models.BinaryField(max_length=64, null=True)
+    right_low = models.BinaryField(max_length=64, null=True)
+    right_high = models.BinaryField(max_length=64, null=True)
+    planned_from = models.DateTimeField()
+    planned_to = models.DateTimeField()
+    compacted = models.BooleanField(default=False)  # outcomes stand in the content
+    created_at = models.DateTimeField(default=now)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["rule_id", "planned_to"], name="segment_by_rule"),
+            models.Index(fields=["planned_to"], name="segment_by_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"segment {self.pk}"
+
+
+class SegmentPart(models.Model):
+    """What a segment holds of one partition's plan: a run of sequences, and how far it has come.
+
+    settled_through: up to this sequence every change has an outcome: that of its row on the row
+    shelf, else that in the content, else applied.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    segment = models.ForeignKey(Segment, on_delete=models.CASCADE, related_name="parts")
+    rule_id = models.UUIDField()
+    run_id = models.UUIDField()
+    partition_id = models.UUIDField()
+    first_sequence = models.PositiveIntegerField()
+    last_sequence = models.PositiveIntegerField()
+    first_id = models.BigIntegerField(default=0)  # ids of its changes
+    last_id = models.BigIntegerField(default=0)
+    rows = models.PositiveIntegerField()
+    counts = models.JSONField(default=dict)  # "side operation cause outcome" -> number
+    settled_through = models.PositiveIntegerField(default=0)
+    settled_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["partition_id", "first_sequence", "segment"], name="segment_part"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["run_id", "first_id"], name="part_by_run"),
+            models.Index(fields=["first_id"], name="part_by_change"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.first_sequence} to {self.last_sequence} of {self.partition_id}"
+
+
+class SegmentContent(models.Model):
+    """The sealed file itself, apart from the manifest that is read far more often."""
+
+    segment = models.OneToOneField(Segment, on_delete=models.CASCADE, primary_key=True)
+    sealed_key = models.BinaryField()
+    content = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"content of segment {self.segment_id}"
+
+
+class SegmentKeys(models.Model):
+    """Bloom filters over the hashes of the keys of both sides (`segments.bloom`)."""
+
+    segment = models.OneToOneField(Segment, on_delete=models.CASCADE, primary_key=True)
+    blocks = models.PositiveIntegerField()  # a power of two
+    left = models.BinaryField(null=True)  # NULL: the same as `right`
+    right = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"keys of segment {self.segment_id}"
 
 
 def seal_images(before: str | None, after: str | None, identity: str) -> bytes:

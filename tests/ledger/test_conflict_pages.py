@@ -103,7 +103,7 @@ def test_each_field_is_decided_by_itself_and_the_next_one_opens(pair):
     following = below or Conflict.objects.order_by("-pk").first()
     client = signed_in(administrator())
     answer = decide(client, first, **{"choice-0": "left", "choice-1": "right", "note": "checked"})
-    expected = {"display_name": "left", "email_address": "right"}
+    expected = {"display_name": {"take": "left"}, "email_address": {"take": "right"}}
     assert decision(first)["fields"] == expected
     assert first.note == "checked"
     assert answer["Location"] == reverse("admin:ledger_conflict_change", args=(following.pk,))
@@ -119,7 +119,7 @@ def test_going_on_keeps_the_filter(pair):
 def test_a_whole_side_is_one_click(pair):
     first = pair.of_every_kind()[0]
     decide(signed_in(administrator()), first, side="right")
-    assert decision(first)["side"] == "right"
+    assert decision(first)["record"] == "right"
 
 
 def test_an_own_value_is_kept_in_the_form_of_its_type(pair):
@@ -128,9 +128,9 @@ def test_an_own_value_is_kept_in_the_form_of_its_type(pair):
     phone = next(c for c in conflicts if c.field_names == ["phone"])
     client = signed_in(administrator())
     decide(client, credit, **{"choice-0": "own", "own-0": "125.00"})
-    assert decision(credit)["values"] == {"credit": "125"}
+    assert decision(credit)["fields"] == {"credit": {"take": "value", "value": "125"}}
     decide(client, phone, **{"choice-0": "own", "own-0": "", "null-0": "1"})
-    assert decision(phone)["values"] == {"phone": None}
+    assert decision(phone)["fields"] == {"phone": {"take": "value", "value": None}}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_match_is_chosen_from_its_candidates_or_is_new(pair):
     assert decision(conflict)["match"] == key(702)
     assert "It is the record 702" in opened(client, conflict).content.decode()
     decide(client, conflict, match="none")
-    assert decision(conflict)["match"] == ""
+    assert decision(conflict) == {"record": "insert"}
 
 
 def test_every_kind_opens_and_offers_a_way_out(pair):
@@ -212,7 +212,7 @@ def test_many_are_decided_after_a_look_at_their_number(pair):
     client.post(address, {"seen": page.context["seen"], "note": "the CRM is right"})
     decided = Conflict.objects.filter(state=Conflict.State.DECIDED)
     assert {c.kind for c in decided} == {"fields"}
-    assert {c.decision["side"] for c in decided} == {"left"}
+    assert {c.decision["record"] for c in decided} == {"left"}
     assert {c.note for c in decided} == {"the CRM is right"}
 
 
@@ -239,9 +239,9 @@ def test_deletions_in_bulk_mean_the_same_whichever_side_deleted(pair):
         assert (page.context["count"], page.context["not_fitting"]) == (2, 7)
         client.post(address, {"seen": page.context["seen"]})
         decided = Conflict.objects.filter(state=Conflict.State.DECIDED)
-        assert {c.decision["side"] for c in decided} == expected
+        assert {c.decision["record"] for c in decided} == expected
         kept = "left" if choice == "keep" else "right"
-        assert of_kind("edit_delete").decision["side"] == kept
+        assert of_kind("edit_delete").decision["record"] == kept
 
 
 def test_what_was_decided_can_be_written_at_once(pair):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from django.core.exceptions import PermissionDenied
 from apps.ledger.models import Conflict
 from apps.ledger.selectors import ConflictFilter, conflict_counts, conflict_page, decisions_for
 from apps.ledger.services import (
+    Choice,
     ConflictClosed,
     ConflictMoved,
     Decision,
@@ -32,7 +34,7 @@ pytestmark = pytest.mark.django_db
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("kind", "left_key", "right_key", "left", "right")]
     + [("fields", pa.list_(pa.string())), ("base_left", pa.string()), ("base_right", pa.string())]
-    + [("candidates", pa.list_(pa.string()))]
+    + [("candidates", pa.string())]
 )
 
 
@@ -88,7 +90,7 @@ def test_meeting_it_again_refreshes_the_one_row():
 def test_a_decision_stays_while_the_values_do():
     mine = work()
     record_conflicts(mine, met(1))
-    decide(only(), Decision(side="left"), seen=only().seen, actor=None)
+    decide(only(), Decision(record="left"), seen=only().seen, actor=None)
 
     assert record_conflicts(next_run(mine), met(1)) == 0
     assert only().state == "decided"
@@ -103,7 +105,7 @@ def test_a_value_that_moved_while_the_person_looked_is_caught():
     record_conflicts(next_run(mine), met(1, right="other "))
 
     with pytest.raises(ConflictMoved):
-        decide(looked_at, Decision(side="left"), seen=looked_at.seen, actor=None)
+        decide(looked_at, Decision(record="left"), seen=looked_at.seen, actor=None)
 
     assert only().state == "open"
 
@@ -113,8 +115,8 @@ def test_deciding_asks_for_its_permission_on_the_object():
     person = administrator()
 
     with pytest.raises(PermissionDenied):
-        decide(only(), Decision(side="left"), seen=only().seen, actor=viewer())
-    decided = decide(only(), Decision(side="left"), seen=only().seen, actor=person, note="why")
+        decide(only(), Decision(record="left"), seen=only().seen, actor=viewer())
+    decided = decide(only(), Decision(record="left"), seen=only().seen, actor=person, note="why")
 
     assert (decided.decided_by_id, decided.note) == (person.pk, "why")
 
@@ -123,14 +125,14 @@ def test_runs_are_told_what_was_decided():
     mine = work()
     record_conflicts(mine, met(1, 2))
     conflict = Conflict.objects.get(left_key=key(1))
-    choice = Decision(fields={"name": "right"}, values={"mail": None})
+    choice = Decision(fields={"name": Choice("right"), "mail": Choice("value", None)})
     decide(conflict, choice, seen=conflict.seen, actor=None)
 
     (row,) = decisions_for(mine.rule_id).to_pylist()
 
     assert (row["left_key"], row["right_key"], row["seen"]) == (key(1), key("r1"), conflict.seen)
     assert row["decision"] == (
-        '{"side":"","fields":{"name":"right"},"values":{"mail":null},"match":""}'
+        '{"fields":{"name":{"take":"right"},"mail":{"take":"value","value":null}}}'
     )
     assert decisions_for(uuid4()).num_rows == 0
 
@@ -139,10 +141,10 @@ def test_runs_are_told_what_was_decided():
     "choice",
     [
         Decision(),
-        Decision(side="middle"),
-        Decision(fields={"name": "left"}),
-        Decision(fields={"name": "left", "mail": "up"}),
-        Decision(side="left", values={"nothing": "x"}),
+        Decision(record="middle"),
+        Decision(fields={"name": Choice("left")}),
+        Decision(fields={"name": Choice("left"), "mail": Choice("up")}),
+        Decision(record="left", fields={"nothing": Choice("value", "x")}),
         Decision(match="unknown"),
     ],
 )
@@ -155,7 +157,10 @@ def test_a_decision_must_fit(choice):
 
 def test_a_match_is_decided_by_naming_a_candidate():
     record_conflicts(
-        work(), met(1, kind="match", right_key=None, right=None, candidates=[key("a"), key("b")])
+        work(),
+        met(
+            1, kind="match", right_key=None, right=None, candidates=json.dumps([key("a"), key("b")])
+        ),
     )
 
     decide(only(), Decision(match=key("b")), seen=only().seen, actor=None)
@@ -170,7 +175,7 @@ def test_many_are_decided_alike_but_those_that_moved():
     record_conflicts(next_run(mine), met(2, right="other "))
     moved = Conflict.objects.get(left_key=key(2))
 
-    failed = decide_many(seen, Decision(side="right"), actor=administrator())
+    failed = decide_many(seen, Decision(record="right"), actor=administrator())
 
     assert list(failed) == [moved.pk]
     assert isinstance(failed[moved.pk], ConflictMoved)
@@ -190,7 +195,7 @@ def test_what_a_run_no_longer_meets_is_withdrawn_and_may_come_back():
     ]
     withdrawn = Conflict.objects.get(left_key=key(2))
     with pytest.raises(ConflictClosed):
-        decide(withdrawn, Decision(side="left"), seen=withdrawn.seen, actor=None)
+        decide(withdrawn, Decision(record="left"), seen=withdrawn.seen, actor=None)
     record_conflicts(next_run(mine), met(2))
     withdrawn.refresh_from_db()
     assert (withdrawn.state, withdrawn.resolved_at) == ("open", None)
@@ -200,7 +205,7 @@ def test_a_decision_that_was_written_resolves_only_its_own():
     mine = work()
     record_conflicts(mine, met(1, 2))
     for conflict in Conflict.objects.all():
-        decide(conflict, Decision(side="left"), seen=conflict.seen, actor=None)
+        decide(conflict, Decision(record="left"), seen=conflict.seen, actor=None)
 
     assert resolve_conflicts(mine.rule_id, mine.run_id, left_keys=[key(1)]) == 1
 

@@ -36,7 +36,7 @@ def snapshot() -> list[tuple[Any, ...]]:
 def refreshed(*rows: tuple[str, str, Any, Any]) -> pa.Table:
     columns = [[key(row[0]) for row in rows], [key(row[1]) for row in rows]]
     columns += [[None if row[n] is None else json_text(row[n]) for row in rows] for n in (2, 3)]
-    names = ("left_key", "right_key", "left", "right")
+    names = ("left_key", "right_key", "base_left", "base_right")
     arrays = [pa.array(column, pa.string()) for column in columns]
     return pa.table(arrays, names=names)
 

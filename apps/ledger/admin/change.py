@@ -14,9 +14,11 @@ from apps.core.templatetags.lockstep import ago, record_key, status
 from apps.engine.types_sql import key_text
 from apps.ledger.admin.rule_names import RuleFilter, with_rule_names
 from apps.ledger.models import Change
-from apps.ledger.selectors import key_hash
+from apps.ledger.selectors import change_by_id, key_hash, record_changes
 from apps.runs.admin.changes import field_diffs
 from apps.runs.models import Run
+
+EARLIER = 21  # with the change itself
 
 
 @admin.register(Change)
@@ -56,6 +58,14 @@ class ChangeAdmin(ReadOnlyAdmin):
             *(Chip(str(n), f"outcome__exact={v}", chosen == v) for v, n in Change.Outcome.choices),
         ]
 
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Change | None:
+        """From either shelf: a change has one id, wherever it lies."""
+        if not object_id.isdecimal() or not self.has_view_permission(request):
+            return None
+        return change_by_id(int(object_id))
+
     @display(description="Record")
     def record(self, change: Change) -> str:
         return record_key(change.right_key)
@@ -89,9 +99,10 @@ class ChangeAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         change = self.object_or_404(request, object_id)
         run = Run.objects.filter(pk=change.run_id).select_related("rule__mapping__right").first()
-        earlier = self.get_queryset(request).filter(
-            rule_id=change.rule_id, right_hash=change.right_hash, id__lt=change.pk
+        known = record_changes(
+            [change.rule_id], left_key=change.left_key, right_key=change.right_key, limit=EARLIER
         )
+        earlier = [other for other in known if other.planned_at < change.planned_at]
         return self.render_page(
             request,
             "lockstep/ledger/change_page.html",
@@ -100,5 +111,5 @@ class ChangeAdmin(ReadOnlyAdmin):
             change=change,
             run=run,
             fields=field_diffs(change),
-            earlier=earlier.order_by("-id")[:20],
+            earlier=earlier,
         )

@@ -1,14 +1,35 @@
-"""What was planned and written, for people."""
+"""What was planned and written: one look-up over both shelves.
+
+A change has one id for good, wherever it lies. Those that were planned into segments have higher
+ids than any of the row shelf, so that a run's changes read in order of their ids. A change of a
+segment that was refused, or stored otherwise than planned, is a row of the row shelf (with the
+same id) as well: that row counts.
+
+Every read is bounded: rows through an index, segments through the bounds, counts and key filters
+of their manifests, opened one after the other until the page is full.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from django.db.models import Count
+from django.db import connection
+from django.db.models import Count, Q, QuerySet
 
-from apps.ledger.models import Change
+from apps.ledger.models import Change, FieldSet, Segment, SegmentKeys, SegmentPart
+from apps.ledger.segments import bloom
+from apps.ledger.segments.reading import APPLIED, ChangeFilter, part_changes, part_counts
+from apps.ledger.segments.writing import FIRST_ID, bound
 from apps.ledger.selectors.keys import key_candidates, key_hash
+
+Group = tuple[str, str, str, str]
+"""Side, operation, cause, outcome."""
+
+EVERYTHING = ChangeFilter()
 
 
 def change_page(
@@ -16,31 +37,235 @@ def change_page(
     *,
     operation: str = "",
     outcome: str = "",
+    side: str = "",
+    cause: str = "",
     search_key: str = "",
     after_id: int | None = None,
     limit: int = 50,
 ) -> list[Change]:
     """One page of a run's changes, oldest first; `after_id` is the last id of the page before.
 
-    search_key: a canonical key text, or the plain value of a key of one field.
+    search_key: a canonical key text, or the plain value of a key of one field; of either side.
     """
-    found = Change.objects.filter(run_id=run_id)
-    if operation:
-        found = found.filter(operation=operation)
-    if outcome:
-        found = found.filter(outcome=outcome)
-    if search_key:
-        texts = key_candidates(search_key)
-        found = found.filter(right_hash__in=[key_hash(text) for text in texts])
-    if after_id is not None:
-        found = found.filter(id__gt=after_id)
-    return list(found.order_by("id")[:limit])
+    keys = tuple(key_candidates(search_key)) if search_key else ()
+    wanted = ChangeFilter(
+        operations=(operation,) if operation else (),
+        outcomes=(outcome,) if outcome else (),
+        sides=(side,) if side else (),
+        causes=(cause,) if cause else (),
+        left_keys=keys,
+        right_keys=keys,
+    )
+    return run_changes(run_id, wanted, after_id=after_id or 0, limit=limit)
+
+
+def run_changes(
+    run_id: UUID, wanted: ChangeFilter = EVERYTHING, *, after_id: int = 0, limit: int
+) -> list[Change]:
+    """The next changes of a run that pass, by id."""
+    rows = matching_rows(wanted).filter(run_id=run_id, id__gt=after_id).order_by("id")
+    found = list(rows.select_related("field_set")[:limit])
+    parts = SegmentPart.objects.filter(run_id=run_id, last_id__gt=after_id)
+    if wanted.left_keys or wanted.right_keys:
+        segments = Segment.objects.filter(pk__in=parts.values("segment_id"))
+        parts = parts.filter(segment_id__in=_segments_of_keys(segments, wanted))
+    for part in parts.order_by("first_id", "id").select_related("segment"):
+        if len(found) >= limit and found[limit - 1].pk < part.first_id:
+            break
+        found += part_changes(part, wanted, after_id=after_id, limit=limit)
+        found = sorted(found, key=_by_id)[:limit]
+    return found
+
+
+def _by_id(change: Change) -> int:
+    return int(change.pk)
+
+
+def field_sets_with(rule_id: UUID, field: str) -> tuple[int, ...]:
+    """The ids of a rule's field sets with this field; one that is no set's where there is none."""
+    rows = FieldSet.objects.filter(rule_id=rule_id)
+    return tuple(row.pk for row in rows if field in row.names) or (0,)
+
+
+def matching_rows(wanted: ChangeFilter) -> QuerySet[Change]:
+    """The row shelf's changes that pass."""
+    exact: dict[str, Sequence[Any]] = {
+        "operation": wanted.operations,
+        "outcome": wanted.outcomes,
+        "side": wanted.sides,
+        "cause": wanted.causes,
+        "field_set": wanted.field_sets,
+        "id": wanted.ids,
+    }
+    rows = Change.objects.filter(**{f"{name}__in": v for name, v in exact.items() if v})
+    keys = Q()
+    for side, texts in (("left", wanted.left_keys), ("right", wanted.right_keys)):
+        if texts:
+            keys |= Q(**{f"{side}_hash__in": [key_hash(text) for text in texts]})
+    return rows.filter(keys)
 
 
 def change_counts(run_id: UUID) -> dict[tuple[str, str], int]:
     """Number of a run's changes by operation and outcome."""
-    rows = Change.objects.filter(run_id=run_id).values_list("operation", "outcome")
-    return {(op, outcome): n for op, outcome, n in rows.annotate(n=Count("id")).order_by()}
+    counts: Counter[tuple[str, str]] = Counter()
+    for (_, operation, _, outcome), number in change_groups(run_id).items():
+        counts[operation, outcome] += number
+    return dict(counts)
+
+
+def change_groups(run_id: UUID) -> dict[Group, int]:
+    """Number of a run's changes by side, operation, cause and outcome."""
+    names = ("side", "operation", "cause", "outcome")
+    rows = Change.objects.filter(run_id=run_id).order_by().values_list(*names)
+    counts: Counter[Group] = Counter(
+        {(side, op, cause, out): n for side, op, cause, out, n in rows.annotate(n=Count("id"))}
+    )
+    parts = SegmentPart.objects.filter(run_id=run_id).select_related("segment")
+    for part in parts:
+        for (side, operation, cause, outcome), number in part_counts(part):
+            counts[side, operation, cause, outcome] += number
+    if parts:  # a change with a row of its own was counted with its part as well, as applied
+        shadows = rows.filter(id__gte=FIRST_ID).annotate(n=Count("id"))
+        for side, operation, cause, _, number in shadows:
+            counts[side, operation, cause, APPLIED] -= number
+    return {group: number for group, number in counts.items() if number}
+
+
+def change_by_id(change_id: int) -> Change | None:
+    """One change, from whichever shelf it is on."""
+    row = Change.objects.select_related("field_set").filter(pk=change_id).first()
+    if row is not None:
+        return row
+    parts = SegmentPart.objects.filter(first_id__lte=change_id, last_id__gte=change_id)
+    for part in parts.order_by("-first_id").select_related("segment"):
+        found = part_changes(part, ChangeFilter(ids=(change_id,)), limit=1)
+        if found:
+            return found[0]
+    return None
+
+
+def record_changes(
+    rule_ids: Sequence[UUID],
+    *,
+    left_key: str = "",
+    right_key: str = "",
+    before: datetime | None = None,
+    limit: int = 50,
+) -> list[Change]:
+    """One record's life under these rules, newest first; keys are canonical key texts.
+
+    Changes that know it by either key. before: only those planned earlier.
+    """
+    wanted = ChangeFilter(
+        left_keys=(left_key,) if left_key else (), right_keys=(right_key,) if right_key else ()
+    )
+    if not rule_ids or not (left_key or right_key):
+        return []
+    found: dict[int, Change] = {}
+    for side, key in (("left", left_key), ("right", right_key)):
+        for rule_id in rule_ids if key else ():
+            rows = Change.objects.filter(rule_id=rule_id, **{f"{side}_hash": key_hash(key)})
+            if before is not None:
+                rows = rows.filter(planned_at__lt=before)
+            rows = rows.select_related("field_set").order_by("-id")
+            found.update((change.pk, change) for change in rows[:limit])
+    for change in _in_segments(list(rule_ids), wanted, before, limit):
+        found.setdefault(change.pk, change)
+    return sorted(found.values(), key=_newest_first)[:limit]
+
+
+def _newest_first(change: Change) -> tuple[float, int]:
+    return (-change.planned_at.timestamp(), -int(change.pk))
+
+
+def _in_segments(
+    rule_ids: list[UUID], wanted: ChangeFilter, before: datetime | None, limit: int
+) -> Iterator[Change]:
+    segments = Segment.objects.filter(rule_id__in=rule_ids)
+    if before is not None:
+        segments = segments.filter(planned_from__lt=before)
+    ids = _segments_of_keys(segments, wanted)
+    chosen = SegmentPart.objects.filter(segment_id__in=ids).select_related("segment")
+    found = 0
+    for part in chosen.order_by("-segment__planned_to", "-first_id"):
+        for change in part_changes(part, wanted, limit=limit, newest_first=True):
+            if before is None or change.planned_at < before:
+                found += 1
+                yield change
+        if found >= limit:
+            return
+
+
+def _segments_of_keys(segments: QuerySet[Segment], wanted: ChangeFilter) -> list[int]:
+    """Those of the segments that may hold one of the keys."""
+    found: set[int] = set()
+    for side, keys in (("left", wanted.left_keys), ("right", wanted.right_keys)):
+        for key in keys:
+            low, high = f"{side}_low__lte", f"{side}_high__gte"
+            within = segments.filter(**{low: bound(key), high: bound(key)})
+            found.update(_passing(within, side, key))
+    return sorted(found)
+
+
+def _passing(segments: QuerySet[Segment], side: str, key: str) -> Iterator[int]:
+    """The segments whose key filter lets a key pass; reads one block of each."""
+    digest = key_hash(key)
+    bits = 'coalesce(k."left", k."right")' if side == "left" else 'k."right"'
+    ids = list(segments.values_list("pk", flat=True))
+    for start in range(0, len(ids), 500):
+        marks = ", ".join(["%s"] * len(ids[start : start + 500]))
+        table = SegmentKeys._meta.db_table
+        sql = (
+            f"SELECT segment_id, substr({bits}, "  # noqa: S608
+            f"(%s & (k.blocks - 1)) * {bloom.BLOCK_BYTES} + 1, {bloom.BLOCK_BYTES}) AS block "
+            f"FROM {table} k WHERE segment_id IN ({marks})"
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(sql, [bloom.block_of(digest), *ids[start : start + 500]])
+            for segment_id, block in cursor.fetchall():
+                if bloom.may_hold(bytes(block), digest):
+                    yield segment_id
+
+
+def changes_of_field(
+    rule_id: UUID, field: str, since: datetime, until: datetime, *, limit: int = 50
+) -> list[Change]:
+    """Changes of a rule that wrote a field, planned in [since, until), newest first."""
+    sets = field_sets_with(rule_id, field)
+    found: dict[int, Change] = {}
+    for pk in sets:
+        rows = Change.objects.filter(rule_id=rule_id, field_set=pk).filter(
+            planned_at__gte=since, planned_at__lt=until
+        )
+        rows = rows.select_related("field_set").order_by("-planned_at")
+        found.update((change.pk, change) for change in rows[:limit])
+    chosen = set(sets)
+    wanted = ChangeFilter(field_sets=sets)
+    segments = Segment.objects.filter(rule_id=rule_id, planned_to__gte=since)
+    for segment in segments.filter(planned_from__lt=until).order_by("-planned_to", "-pk"):
+        if not chosen & set(segment.field_sets):
+            continue
+        page = sorted(found.values(), key=_newest_first)
+        if len(page) >= limit and page[limit - 1].planned_at > segment.planned_to:
+            break
+        for part in segment.parts.select_related("segment"):
+            for change in part_changes(part, wanted, limit=limit, newest_first=True):
+                if since <= change.planned_at < until:
+                    found.setdefault(change.pk, change)
+    return sorted(found.values(), key=_newest_first)[:limit]
+
+
+def applied_sample(run_id: UUID, limit: int) -> list[Change]:
+    """Some of what a run inserted and updated, for verification; the newest of each shelf."""
+    wanted = ChangeFilter(operations=("insert", "update"), outcomes=(APPLIED,))
+    rows = matching_rows(wanted).filter(run_id=run_id).order_by("-id")
+    found = list(rows[:limit])
+    parts = SegmentPart.objects.filter(run_id=run_id).select_related("segment")
+    for part in parts.order_by("-first_id"):
+        if len(found) >= limit:
+            break
+        found += part_changes(part, wanted, limit=limit - len(found), newest_first=True)
+    return found
 
 
 def stale_left_keys(run_ids: Sequence[UUID], limit: int = 50_000) -> list[str]:

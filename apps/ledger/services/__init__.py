@@ -4,6 +4,7 @@ Callers hold a lease and wrap these in a transaction that checks its fencing tok
 """
 
 from apps.ledger.services.conflicts import (
+    Choice,
     ConflictClosed,
     ConflictMoved,
     Decision,
@@ -17,7 +18,7 @@ from apps.ledger.services.conflicts import (
     withdraw_conflicts,
 )
 from apps.ledger.services.links import Stored, close_links, hold_links, refresh_links, store_links
-from apps.ledger.services.plans import discard_plan, store_changes, store_plan
+from apps.ledger.services.plans import discard_plan, skip_others, store_changes, store_plan
 from apps.ledger.services.rejections import (
     RejectedRecord,
     dismiss_rejection,
@@ -33,6 +34,7 @@ from apps.ledger.services.settling import Refusal, settle
 from apps.ledger.services.work import WorkIdentity
 
 __all__ = [
+    "Choice",
     "ConflictClosed",
     "ConflictMoved",
     "Decision",
@@ -59,6 +61,7 @@ __all__ = [
     "resolve_rejections",
     "seen_hash",
     "settle",
+    "skip_others",
     "store_changes",
     "store_links",
     "store_plan",

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from apps.accounts.models import User
 
 CHUNK = 500
+TAKES = frozenset({"left", "right", "base", "value"})
+RECORD_CHOICES = ("left", "right", "delete", "keep", "insert")
 
 _REQUIRED = ("kind", "left_key", "right_key", "fields", "left", "right")
 _OPTIONAL = (
@@ -90,31 +92,37 @@ class DecisionUnfit(LockstepError):
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """What a person decided.
+class Choice:
+    """What one field becomes. take: `left`, `right`, `base`, or `value`, which both sides get."""
 
-    side:   `left` or `right`: that side's values win, for every open field that `fields` and
-            `values` do not name; for edit_delete: the side whose edit or deletion stands; for a
-            match: `left` links `match`, `right` leaves the records apart; for a deletion that
-            waits: `left` approves it where the left record is gone, `right` brings it back;
-    fields: right field -> `left` or `right`;
-    values: right field -> canonical text that both sides get (None: no value);
-    match:  the key of the record that this one is linked with (on the side of the candidates).
+    take: str
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person decided, as `Reconciler.add_decisions` reads it.
+
+    record: `left` or `right`: that side's values win, for every open field that `fields` does not
+            name; `delete`, `keep`, `insert`: what becomes of the record as a whole;
+    fields: right field -> choice;
+    match:  key of the record on the other side that this one is linked with.
     """
 
-    side: str = ""
-    fields: Mapping[str, str] = field(default_factory=dict)
-    values: Mapping[str, str | None] = field(default_factory=dict)
+    record: str = ""
+    fields: Mapping[str, Choice] = field(default_factory=dict)
     match: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The form in which it is kept, sealed, and in which `decisions_for` hands it out."""
-        return {
-            "side": self.side,
-            "fields": dict(self.fields),
-            "values": dict(self.values),
-            "match": self.match,
+        """The form in which it is kept, sealed, and handed to the reconciler."""
+        fields = {
+            name: {"take": choice.take, "value": choice.value}
+            if choice.take == "value"
+            else {"take": choice.take}
+            for name, choice in self.fields.items()
         }
+        parts = {"record": self.record, "fields": fields, "match": self.match}
+        return {name: value for name, value in parts.items() if value}
 
 
 def conflict_identity(kind: str, left_key: str | None, right_key: str | None) -> bytes:
@@ -133,7 +141,8 @@ def record_conflicts(work: WorkIdentity, table: pa.Table) -> int:
 
     table: kind, left_key, right_key (NULL: none), fields (list of open right fields), left, right
     (whole images in right space as JSON; NULL: no record); perhaps base_left, base_right, seen
-    (hash of both sides' values), candidates (list of keys), left_changed_at, right_changed_at.
+    (hash of both sides' values), candidates (keys: a list, or one as JSON), left_changed_at and
+    right_changed_at. `Reconciler.conflicts` yields all of them.
     One that is known is refreshed; a decided one whose values changed is open again.
     """
     opened = 0
@@ -161,6 +170,10 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     missing = dict.fromkeys(set(_OPTIONAL) - set(present))
     for batch in table.select(present).to_batches(CHUNK):
         for row in batch.to_pylist():
+            candidates = row.get("candidates")
+            row["candidates"] = (
+                orjson.loads(candidates) if isinstance(candidates, str) else candidates or []
+            )
             yield {**missing, **row}
 
 
@@ -303,18 +316,16 @@ def decide_many(
 
 
 def _require_fit(conflict: Conflict, decision: Decision) -> None:
-    sides = ("left", "right")
-    strange = [name for name, side in decision.fields.items() if side not in sides]
-    if strange or decision.side not in ("", *sides):
-        raise DecisionUnfit("a side is 'left' or 'right'", where=str(conflict))
-    named = {*decision.fields, *decision.values}
-    unknown = named - set(conflict.field_names) - _known_fields(conflict.left, conflict.right)
+    takes = {choice.take for choice in decision.fields.values()}
+    if takes - TAKES or decision.record not in ("", *RECORD_CHOICES):
+        raise DecisionUnfit("this is none of the choices there are", where=str(conflict))
+    named, open_fields = set(decision.fields), set(conflict.field_names)
+    unknown = named - open_fields - _known_fields(conflict.left, conflict.right)
     if unknown:
         raise DecisionUnfit(f"there is no field '{min(unknown)}'", where=str(conflict))
     if decision.match and decision.match not in conflict.candidates:
         raise DecisionUnfit("the chosen record is none of the candidates", where=str(conflict))
-    complete = decision.side or decision.match or set(conflict.field_names) <= named
-    if not complete or not (named or decision.side or decision.match):
+    if not (decision.record or decision.match or (named and open_fields <= named)):
         raise DecisionUnfit("not every open field is decided", where=str(conflict))
 
 

@@ -120,29 +120,44 @@ def store_links(
 
 
 def refresh_links(work: WorkIdentity, table: pa.Table, *, first_links: bool = False) -> None:
-    """Set the whole base of links, made where they are new: agreed, first contact, marked.
+    """Set the whole base of links, made where they are new: agreed, or equal at first contact.
 
-    table: left_key, right_key, left, right (whole images in right space as JSON; NULL: there is
-    no record on that side), perhaps state (`Link.State`; NULL or lacking: live).
+    table: as `Reconciler.refreshes` yields it: left_key, right_key, base_left, base_right (images
+    in right space as JSON; NULL: there is no record on that side), left_image, right_image (their
+    hashes; where a column lacks, they are found out).
     """
-    columns = [table.column(n).to_pylist() for n in ("left_key", "right_key", "left", "right")]
-    states = table.column("state").to_pylist() if "state" in table.column_names else None
-    rows = []
-    for place, (left_key, right_key, left, right) in enumerate(zip(*columns, strict=True)):
-        pair = _Pair(left_key, right_key, _image(left), _image(right), has_base=True)
-        pair.state = (states[place] if states else None) or Link.State.LIVE.value
-        rows.append(pair.row(work))
+    rows = list(_based_rows(work, table, Link.State.LIVE.value))
     _write(work, rows, first_links=first_links)
 
 
 def hold_links(work: WorkIdentity, table: pa.Table) -> None:
     """Hold links as they are now: nothing flows until a side differs from its image.
 
-    table: as `refresh_links` takes it, without state. A link that is gone is made again.
+    table: as `refresh_links` takes it. A link that is gone is made again.
     """
-    held = pa.array([Link.State.HELD.value] * table.num_rows, pa.string())
-    columns = table.select(["left_key", "right_key", "left", "right"])
-    refresh_links(work, columns.append_column("state", held))
+    _write(work, list(_based_rows(work, table, Link.State.HELD.value)), first_links=False)
+
+
+def _based_rows(work: WorkIdentity, table: pa.Table, state: str) -> Iterator[tuple[Any, ...]]:
+    names = ("left_key", "right_key", "base_left", "base_right", "left_image", "right_image")
+    columns = [
+        table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
+        for name in names
+    ]
+    for left_key, right_key, left, right, left_image, right_image in zip(*columns, strict=True):
+        identity = Link.identity(work.rule_id, left_key, right_key)
+        yield (
+            work.rule_id,
+            left_key,
+            right_key,
+            key_hash(left_key),
+            key_hash(right_key),
+            left_image or _hash(_image(left)),
+            right_image or _hash(_image(right)),
+            seal_base(left, right, identity),
+            state,
+            work.run_id,
+        )
 
 
 def close_links(rule_id: UUID, pairs: Iterable[tuple[str, str]]) -> None:

@@ -4,23 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import orjson
+from django.db.models import QuerySet
 
-from apps.core.bulk import bulk_update
+from apps.core.bulk import bulk_update, bulk_upsert
 from apps.core.clock import now
 from apps.core.protected import seal
-from apps.ledger.models import Change, Side, seal_images
+from apps.ledger.models import Change, SegmentPart, Side, seal_images
 from apps.ledger.selectors.keys import key_hash_or_none
 from apps.ledger.selectors.plans import PlannedChange
+from apps.ledger.services.field_sets import field_set_ids
 from apps.ledger.services.links import Stored, link_written
 from apps.ledger.services.work import WorkIdentity
 
 AS_SENT: Mapping[int, Stored] = MappingProxyType({})
 _IDENTITY = ("partition_id", "sequence")
 _STORED = ("left_key", "right_key", "left_hash", "right_hash", "sealed_images", "image")
+_PLANNED = (
+    "id",
+    "run_id",
+    "partition_id",
+    "rule_id",
+    "sequence",
+    "side",
+    "operation",
+    "cause",
+    "key_after",
+    "field_set",
+    "sealed_base",
+    "planned_at",
+    "settled_at",
+)
+_EXCEPTION = (*_PLANNED, *_STORED, "outcome", "code", "sealed_message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +75,125 @@ def settle(
     """
     if not applied:
         return
+    parts = list(_parts(work.partition_id, applied[0].sequence, applied[-1].sequence))
+    if parts:
+        _settle_segments(work, parts, applied, refused, stored)
+    else:
+        _settle_rows(work, applied, refused, stored)
+    written = [change for change in applied if change.sequence not in refused]
+    link_written(work, written, stored, first_links=first_links, hold=hold)
+
+
+def _parts(partition_id: UUID, first: int, last: int) -> QuerySet[SegmentPart]:
+    return SegmentPart.objects.select_related("segment").filter(
+        partition_id=partition_id, first_sequence__lte=last, last_sequence__gte=first
+    )
+
+
+def _settle_rows(
+    work: WorkIdentity,
+    applied: Sequence[PlannedChange],
+    refused: Mapping[int, Refusal],
+    stored: Mapping[int, Stored],
+) -> None:
     moment = now()
     planned = Change.objects.filter(partition_id=work.partition_id, outcome=Change.Outcome.PLANNED)
     for sequence, refusal in refused.items():
-        identity = f"{Change.identity(work.partition_id, sequence)}|message"
         planned.filter(sequence=sequence).update(
             outcome=refusal.outcome,
             code=refusal.code,
-            sealed_message=seal(refusal.message.encode(), identity),
+            sealed_message=_sealed_message(work, sequence, refusal),
             settled_at=moment,
         )
-    first, last = applied[0].sequence, applied[-1].sequence
-    planned.filter(sequence__gte=first, sequence__lte=last).update(
+    planned.filter(sequence__gte=applied[0].sequence, sequence__lte=applied[-1].sequence).update(
         outcome=Change.Outcome.APPLIED, settled_at=moment
     )
     written = [change for change in applied if change.sequence not in refused]
     rows = list(_corrections(work, written, stored))
     if rows:
         bulk_update(Change, _IDENTITY, _STORED, rows)
-    link_written(work, written, stored, first_links=first_links, hold=hold)
+
+
+def _sealed_message(work: WorkIdentity, sequence: int, refusal: Refusal) -> bytes:
+    identity = f"{Change.identity(work.partition_id, sequence)}|message"
+    return seal(refusal.message.encode(), identity)
+
+
+def _settle_segments(
+    work: WorkIdentity,
+    parts: Sequence[SegmentPart],
+    applied: Sequence[PlannedChange],
+    refused: Mapping[int, Refusal],
+    stored: Mapping[int, Stored],
+) -> None:
+    """What was applied as planned is but a number; all else becomes rows of the row shelf."""
+    moment = now()
+    exceptions = [
+        change
+        for change in applied
+        if change.sequence in refused
+        or (change.sequence in stored and _differs(change, stored[change.sequence]))
+    ]
+    if exceptions:
+        sets = field_set_ids(work.rule_id, {change.fields for change in exceptions})
+        rows = [
+            _exception(work, parts, change, sets[change.fields], moment)
+            + _outcome(work, change, refused.get(change.sequence), stored)
+            for change in exceptions
+        ]
+        bulk_upsert(Change, _EXCEPTION, _IDENTITY, _EXCEPTION[len(_PLANNED) :], rows)
+    last = applied[-1].sequence
+    for part in parts:
+        through = min(last, part.last_sequence)
+        if through > part.settled_through:
+            SegmentPart.objects.filter(pk=part.pk).update(
+                settled_through=through, settled_at=moment
+            )
+
+
+def _exception(
+    work: WorkIdentity,
+    parts: Sequence[SegmentPart],
+    change: PlannedChange,
+    field_set: int,
+    moment: datetime,
+) -> tuple[Any, ...]:
+    """The columns _PLANNED of a change that is on the segment shelf."""
+    sequence = change.sequence
+    part = next(part for part in parts if part.first_sequence <= sequence <= part.last_sequence)
+    identity = f"{Change.identity(work.partition_id, sequence)}|base"
+    has_base = change.base_left or change.base_right
+    return (
+        part.first_id + sequence - part.first_sequence,
+        work.run_id,
+        work.partition_id,
+        work.rule_id,
+        sequence,
+        change.side,
+        change.operation,
+        change.cause,
+        change.key_after if change.key_after != change.own_key else "",
+        field_set,
+        seal_images(change.base_left, change.base_right, identity) if has_base else None,
+        part.segment.planned_from,
+        moment,
+    )
+
+
+def _outcome(
+    work: WorkIdentity,
+    change: PlannedChange,
+    refusal: Refusal | None,
+    stored: Mapping[int, Stored],
+) -> tuple[Any, ...]:
+    """The columns of _EXCEPTION behind _PLANNED."""
+    if refusal is None:
+        ending: tuple[Any, ...] = (Change.Outcome.APPLIED.value, "", None)
+        back = stored[change.sequence]
+    else:
+        message = _sealed_message(work, change.sequence, refusal)
+        ending, back = (refusal.outcome.value, refusal.code, message), Stored()
+    return (*_correction(work, change, back), *ending)
 
 
 def _corrections(
@@ -82,24 +202,24 @@ def _corrections(
     """Rows of _IDENTITY and _STORED for changes that turned out otherwise than planned."""
     for change in written:
         back = stored.get(change.sequence)
-        if back is None or not _differs(change, back):
-            continue
-        left, right = change.left_key, change.right_key
-        if back.own_key and not change.own_key:
-            left, right = (
-                (back.own_key, right) if change.side == Side.LEFT else (left, back.own_key)
-            )
-        identity = Change.identity(work.partition_id, change.sequence)
-        yield (
-            work.partition_id,
-            change.sequence,
-            left,
-            right,
-            key_hash_or_none(left),
-            key_hash_or_none(right),
-            seal_images(change.before, back.after or change.after, identity),
-            back.image_hash or change.image,
-        )
+        if back is not None and _differs(change, back):
+            yield (work.partition_id, change.sequence, *_correction(work, change, back))
+
+
+def _correction(work: WorkIdentity, change: PlannedChange, back: Stored) -> tuple[Any, ...]:
+    """The columns _STORED of a change."""
+    left, right = change.left_key, change.right_key
+    if back.own_key and not change.own_key:
+        left, right = (back.own_key, right) if change.side == Side.LEFT else (left, back.own_key)
+    identity = Change.identity(work.partition_id, change.sequence)
+    return (
+        left,
+        right,
+        key_hash_or_none(left),
+        key_hash_or_none(right),
+        seal_images(change.before, back.after or change.after, identity),
+        back.image_hash or change.image,
+    )
 
 
 def _differs(change: PlannedChange, back: Stored) -> bool:

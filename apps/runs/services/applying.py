@@ -22,7 +22,7 @@ from apps.connectors.base import (
 )
 from apps.engine.codec import decode_images, decode_keys
 from apps.ledger.models import Change
-from apps.ledger.selectors import PlannedChange, planned_changes
+from apps.ledger.selectors import PlannedChange, PlanReader
 from apps.ledger.services import Refusal, WorkIdentity, record_rejections, settle
 from apps.runs.models import Partition, Run
 from apps.runs.services.context import RunContext, load_context
@@ -38,6 +38,7 @@ class PartitionApply:
     def __init__(self, partition: Partition, lease: Lease) -> None:
         self.partition = partition
         self.lease = lease
+        self.plan = PlanReader(partition.pk)
         self.context: RunContext = load_context(partition.run)
         self.work = WorkIdentity(partition.run.rule_id, partition.run_id, partition.pk)
         self.key_types = {
@@ -52,7 +53,7 @@ class PartitionApply:
 
     def execute(self) -> None:
         context = self.context
-        if not planned_changes(self.partition.pk, self.partition.applied_sequence, 1):
+        if not self.plan.next(self.partition.applied_sequence, 1):
             self._done()
             return
         session = context.right_connector.write_session(
@@ -71,7 +72,7 @@ class PartitionApply:
 
     def _next_batch(self) -> list[PlannedChange]:
         rows = self.context.right_connector.capabilities.batch_rows
-        return planned_changes(self.partition.pk, self.partition.applied_sequence, rows)
+        return self.plan.next(self.partition.applied_sequence, rows)
 
     def _apply_and_settle(self, writer: WriteSession, batch: Sequence[PlannedChange]) -> None:
         problems = self._write(writer, batch)

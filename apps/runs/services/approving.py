@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import UUID
 
-import orjson
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F
 
 from apps.connectors.errors import Action, LockstepError
 from apps.core.clock import now
 from apps.core.selectors import require
-from apps.ledger.models import Change
+from apps.ledger.selectors import ChangeFilter, field_sets_with
+from apps.ledger.services import skip_others
 from apps.runs.models import Partition, Run, RunStatus
 from apps.runs.selectors import runs
 from apps.runs.services.context import require_unpaused
@@ -59,15 +60,10 @@ class ChangeSelection:
     causes: tuple[str, ...] = ()
     field: str = ""
 
-    def of(self, changes: QuerySet[Change]) -> QuerySet[Change]:
-        """The changes among these that are selected."""
-        for name in ("id", "operation", "side", "cause"):
-            values = getattr(self, f"{name}s")
-            if values:
-                changes = changes.filter(**{f"{name}__in": values})
-        if self.field:
-            changes = changes.filter(fields__contains=orjson.dumps(self.field).decode())
-        return changes
+    def as_filter(self, rule_id: UUID) -> ChangeFilter:
+        """The same as the ledger takes it."""
+        sets = field_sets_with(rule_id, self.field) if self.field else ()
+        return ChangeFilter(self.operations, (), self.sides, self.causes, (), (), sets, self.ids)
 
 
 @transaction.atomic
@@ -139,11 +135,9 @@ def _name(actor: User | None) -> str:
 
 
 def _skip_others(run: Run, selection: ChangeSelection) -> None:
-    planned = Change.objects.filter(run_id=run.pk, outcome=Change.Outcome.PLANNED)
-    kept = selection.of(planned).values("pk")
+    kept = selection.as_filter(run.rule_id)
     for part in run.partitions.filter(kind=Partition.Kind.RECORDS):
-        others = planned.filter(partition_id=part.pk).exclude(pk__in=kept)
-        skipped = others.update(outcome=Change.Outcome.SKIPPED, settled_at=now())
+        skipped = skip_others(run.pk, part.pk, kept)
         if skipped:
             run.partitions.filter(pk=part.pk).update(skipped=F("skipped") + skipped)
     sum_counters(run)

@@ -9,8 +9,7 @@ import pyarrow as pa
 from apps.connectors.base import ReadRequest
 from apps.core.clock import now
 from apps.engine.codec import decode_keys, encode_keys, image_hashes
-from apps.ledger.models import Change
-from apps.ledger.selectors import link_count
+from apps.ledger.selectors import applied_sample, link_count
 from apps.runs.models import Partition, Run, RunLog
 from apps.runs.services.context import load_context
 from apps.runs.services.leasing import Lease
@@ -23,10 +22,7 @@ def verify(partition: Partition, lease: Lease) -> None:
     """Compare a sample of applied changes with what the target holds now; remember the counts."""
     run = partition.run
     context = load_context(run)
-    written = Change.objects.filter(
-        run_id=run.pk, outcome=Change.Outcome.APPLIED, operation__in=("insert", "update")
-    )
-    sample = written.order_by("-id")[:SAMPLE]
+    sample = applied_sample(run.pk, SAMPLE)
     expected = {change.key_now: change.image for change in sample}
     found: dict[str, str] = {}
     if expected:

@@ -112,7 +112,7 @@ def decide_seen(text: str, choice: BulkChoice, *, actor: Any, note: str) -> tupl
     for conflict in found:
         decision = decision_for_side(conflict, choice.name)
         if decision is not None:
-            group = by_decision.setdefault(decision.side, (decision, {}))
+            group = by_decision.setdefault(decision.record, (decision, {}))
             group[1][conflict.pk] = seen[conflict.pk]
     failed: dict[UUID, Exception] = {}
     counted: dict[str, int] = defaultdict(int)

@@ -13,6 +13,7 @@ from apps.engine.transform import canonical_value
 from apps.ledger.admin.conflicts.three_way import Proposal
 from apps.ledger.admin.sides import SideNames
 from apps.ledger.models import Conflict
+from apps.ledger.services import Choice as FieldChoice
 from apps.ledger.services import Decision
 
 BY_FIELD = (Conflict.Kind.FIELDS, Conflict.Kind.FIRST_CONTACT, Conflict.Kind.UNIQUE)
@@ -21,7 +22,7 @@ DELETIONS = (Conflict.Kind.EDIT_DELETE, Conflict.Kind.DELETE)
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One button that decides the whole record. side: as in `Decision`."""
+    """One button that decides the whole record. side: `record` of `Decision`."""
 
     side: str
     label: str
@@ -107,7 +108,7 @@ def posted(
 ) -> Posted:
     """Read the form of one conflict. types: of the right fields, for values typed by hand."""
     if params.get("side") in ("left", "right"):
-        return Posted(Decision(side=params["side"]), Proposal({}, {}, {}))
+        return Posted(Decision(record=params["side"]), Proposal({}, {}, {}))
     if conflict.kind == Conflict.Kind.MATCH:
         return _posted_match(conflict, params.get("match", ""))
     return _posted_fields(conflict, params, types)
@@ -116,11 +117,11 @@ def posted(
 def _posted_match(conflict: Conflict, chosen: str) -> Posted:
     proposal = Proposal({"match": chosen}, {}, {})
     if chosen == "none":
-        return Posted(Decision(side="right"), proposal)
+        return Posted(Decision(record="insert"), proposal)
     by_number = {str(candidate.number): candidate.key for candidate in candidates(conflict)}
     if chosen not in by_number:
         return Posted(None, proposal, "Choose a record, or say that it is none of them.")
-    return Posted(Decision(side="left", match=by_number[chosen]), proposal)
+    return Posted(Decision(match=by_number[chosen]), proposal)
 
 
 def _posted_fields(
@@ -142,8 +143,9 @@ def _posted_fields(
     proposal = Proposal(chosen, own, errors)
     if errors:
         return Posted(None, proposal, "Not every open field is decided.")
-    sides = {name: side for name, side in chosen.items() if side != "own"}
-    return Posted(Decision(fields=sides, values=values), proposal)
+    fields = {name: FieldChoice(side) for name, side in chosen.items() if side != "own"}
+    fields |= {name: FieldChoice("value", value) for name, value in values.items()}
+    return Posted(Decision(fields=fields), proposal)
 
 
 def _own_value(typed: str | None, neutral: NeutralType | None) -> tuple[str | None, str]:
@@ -162,9 +164,9 @@ def decision_for_side(conflict: Conflict, wanted: str) -> Decision | None:
         kept = "left" if conflict.sealed_left is not None else "right"
         gone = "right" if kept == "left" else "left"
         sides = {"keep": kept, "delete": gone, "left": "left", "right": "right"}
-        return Decision(side=sides[wanted])
+        return Decision(record=sides[wanted])
     if conflict.kind in BY_FIELD and wanted in ("left", "right"):
-        return Decision(side=wanted)
+        return Decision(record=wanted)
     return None
 
 
@@ -177,12 +179,17 @@ def decided_words(conflict: Conflict, names: SideNames) -> str:
         return f"It is the record {record_key(decided['match'])}."
     if conflict.kind == Conflict.Kind.MATCH:
         return "It is none of them: a new record."
-    if decided.get("side"):
-        whole = next((c for c in choices(conflict, names) if c.side == decided["side"]), None)
-        return whole.consequence if whole else f"{names.of(decided['side'])} wins."
-    parts = [f"{name} from {names.of(side)}" for name, side in decided["fields"].items()]
-    parts += [f"{name} with a value of its own" for name in decided["values"]]
+    if decided.get("record"):
+        whole = next((c for c in choices(conflict, names) if c.side == decided["record"]), None)
+        return whole.consequence if whole else f"{names.of(decided['record'])} wins."
+    parts = [_field_words(name, c["take"], names) for name, c in decided["fields"].items()]
     return f"{', '.join(parts)}."
+
+
+def _field_words(name: str, take: str, names: SideNames) -> str:
+    if take in ("left", "right"):
+        return f"{name} from {names.of(take)}"
+    return f"{name} with a value of its own"
 
 
 def again(proposal: Proposal) -> Proposal:

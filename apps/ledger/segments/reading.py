@@ -1,0 +1,191 @@
+"""Reading segments: changes by part, as the row shelf would have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from apps.ledger.models import Change, FieldSet, Opened, Segment, SegmentPart
+from apps.ledger.segments.files import ChangeFile
+from apps.ledger.segments.storage import storage
+from apps.ledger.segments.writing import COUNTED
+
+APPLIED = Change.Outcome.APPLIED.value
+PLANNED = Change.Outcome.PLANNED.value
+_LIGHT = ("id", "partition_id", "sequence", "side", "operation", "cause", "outcome", "field_set")
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeFilter:
+    """Which changes; empty values do not narrow.
+
+    keys: canonical key texts, of either side; field_sets, ids: any of these.
+    """
+
+    operations: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
+    sides: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+    left_keys: tuple[str, ...] = ()
+    right_keys: tuple[str, ...] = ()
+    field_sets: tuple[int, ...] = ()
+    ids: tuple[int, ...] = ()
+
+    def mask(self, table: pa.Table) -> pa.ChunkedArray:
+        """Which rows pass; the table has the columns that are asked for."""
+        mask = pc.is_valid(table.column("id"))
+        exact = {
+            "operation": self.operations,
+            "outcome": self.outcomes,
+            "side": self.sides,
+            "cause": self.causes,
+            "field_set": self.field_sets,
+            "id": self.ids,
+        }
+        for name, values in exact.items():
+            if values:
+                mask = pc.and_(mask, _is_in(table.column(name), values))
+        sides = [
+            _is_in(table.column(f"{side}_key"), keys)
+            for side, keys in (("left", self.left_keys), ("right", self.right_keys))
+            if keys
+        ]
+        if sides:
+            mask = pc.and_(mask, sides[0] if len(sides) == 1 else pc.or_(*sides))
+        return mask
+
+    def may_hold(self, counts: dict[str, int]) -> bool:
+        """Whether a part with these counts can hold such a change."""
+        for name in counts:
+            side, operation, cause, outcome = name.split(" ")
+            chosen = ((self.sides, side), (self.operations, operation), (self.causes, cause))
+            if all(not values or value in values for values, value in chosen) and (
+                not self.outcomes or not outcome or outcome in self.outcomes
+            ):
+                return True
+        return False
+
+
+def _is_in(column: pa.ChunkedArray, values: Sequence[Any]) -> pa.ChunkedArray:
+    found = pc.is_in(column, value_set=pa.array(list(values), column.type))
+    return pc.fill_null(found, fill_value=False)
+
+
+class OpenSegment:
+    """A segment whose content has been read and opened once."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.file = ChangeFile(storage().get(segment))
+
+    def find(self, part: SegmentPart, wanted: ChangeFilter) -> tuple[list[int], pa.Table]:
+        """Places in the file of the part's changes that pass, and their light columns.
+
+        Rows of the row shelf that stand for some of them are not regarded.
+        """
+        keys = [f"{s}_key" for s in ("left", "right") if getattr(wanted, f"{s}_keys")]
+        table = self.resolved(self.file.columns([*_LIGHT, *keys]), part)
+        mask = wanted.mask(table)
+        if self.segment.compacted:
+            mine = pc.equal(table.column("partition_id"), str(part.partition_id))
+            mask = pc.and_(mask, mine)
+        places = pc.indices_nonzero(mask.combine_chunks())
+        return places.to_pylist(), table.take(places)
+
+    def resolved(self, table: pa.Table, part: SegmentPart) -> pa.Table:
+        """The same rows with the ids and outcomes that the part gives them."""
+        if not self.segment.compacted:
+            ids = pc.add(table.column("id"), pa.scalar(part.first_id, pa.int64()))
+            table = table.set_column(table.column_names.index("id"), "id", ids)
+        settled = pc.less_equal(table.column("sequence"), part.settled_through)
+        outcome = pc.coalesce(table.column("outcome"), pc.if_else(settled, APPLIED, PLANNED))
+        return table.set_column(table.column_names.index("outcome"), "outcome", outcome)
+
+    def changes(self, part: SegmentPart, places: Sequence[int]) -> list[Change]:
+        """The changes at these places."""
+        table = self.resolved(self.file.take(places), part)
+        sets = FieldSet.objects.in_bulk(set(table.column("field_set").to_pylist()))
+        return [
+            _change(row, self.segment.rule_id, part, sets[row["field_set"]])
+            for row in table.to_pylist()
+        ]
+
+
+def _change(row: dict[str, Any], rule_id: UUID, part: SegmentPart, fields: FieldSet) -> Change:
+    settled_at = row["settled_at"] or (part.settled_at if row["outcome"] == APPLIED else None)
+    change = Change(
+        id=row["id"],
+        run_id=UUID(row["run_id"]),
+        partition_id=UUID(row["partition_id"]),
+        rule_id=rule_id,
+        sequence=row["sequence"],
+        side=row["side"],
+        operation=row["operation"],
+        cause=row["cause"],
+        left_key=row["left_key"] or "",
+        right_key=row["right_key"] or "",
+        key_after=row["key_after"] or "",
+        field_set=fields,
+        image=row["image"] or "",
+        outcome=row["outcome"],
+        code=row["code"] or "",
+        planned_at=row["planned_at"],
+        settled_at=settled_at,
+    )
+    texts = (row[n] or "" for n in ("before", "after", "base_left", "base_right", "message"))
+    change.opened = Opened(*texts)
+    change._state.adding = False
+    return change
+
+
+def overlaid(part: SegmentPart) -> set[int]:
+    """Sequences of the part whose row on the row shelf tells more: refused, stored otherwise."""
+    rows = Change.objects.filter(
+        partition_id=part.partition_id,
+        sequence__gte=part.first_sequence,
+        sequence__lte=part.last_sequence,
+    )
+    return set(rows.values_list("sequence", flat=True))
+
+
+def part_changes(
+    part: SegmentPart,
+    wanted: ChangeFilter,
+    *,
+    after_id: int = 0,
+    limit: int,
+    newest_first: bool = False,
+) -> list[Change]:
+    """Changes of a part that pass, by id, without those that the row shelf tells."""
+    if not wanted.may_hold(part.counts):
+        return []
+    opened = OpenSegment(part.segment)
+    places, table = opened.find(part, wanted)
+    hidden = set() if part.segment.compacted else overlaid(part)
+    sequences, ids = (table.column(name).to_pylist() for name in ("sequence", "id"))
+    found = [
+        (number, place)
+        for number, place, sequence in zip(ids, places, sequences, strict=True)
+        if number > after_id and sequence not in hidden
+    ]
+    found.sort(reverse=newest_first)
+    return opened.changes(part, [place for _, place in found[:limit]])
+
+
+def part_counts(part: SegmentPart) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Number of the part's changes by side, operation, cause, outcome; overlaid ones included."""
+    settled, unsettled = part.settled_through >= part.last_sequence, not part.settled_through
+    if settled or unsettled or all(name[-1] != " " for name in part.counts):
+        for name, number in part.counts.items():
+            side, operation, cause, outcome = name.split(" ")
+            yield (side, operation, cause, outcome or (APPLIED if settled else PLANNED)), number
+        return
+    _, table = OpenSegment(part.segment).find(part, ChangeFilter())
+    groups = table.group_by(list(COUNTED), use_threads=False)
+    for row in groups.aggregate([([], "count_all")]).to_pylist():
+        yield tuple(row[name] for name in COUNTED), row["count_all"]
