@@ -13,7 +13,7 @@ from apps.engine.codec import image_sql
 from apps.engine.reconcile.absence import base_images
 from apps.engine.reconcile.layout import Layout
 from apps.engine.reconcile.matching import MOST_CANDIDATES
-from apps.engine.reconcile.outputs import any_right, writes_right
+from apps.engine.reconcile.outputs import any_right
 from apps.engine.reconcile.store import Store
 from apps.engine.spec import CheckKind, Severity
 from apps.engine.types_sql import canonical_sql, literal
@@ -54,7 +54,8 @@ def park_clashes(store: Store) -> None:
             _park(store, rule)
         if store.count("parked") == before:
             break
-    _report(store)
+    if store.count("parked"):
+        _report(store)
 
 
 def _rules(layout: Layout) -> Iterator[_Rule]:
@@ -90,7 +91,7 @@ def _left_keys() -> str:
 def _right_values(layout: Layout, i: int) -> str:
     neutral = layout.types[layout.names[i]]
     return (
-        f"SELECT id, rk AS key, {canonical_sql(f'm{i}', neutral)} AS value, {writes_right(i)} "
+        f"SELECT id, rk AS key, {canonical_sql(f'm{i}', neutral)} AS value, w{i} "
         f"AS takes FROM final UNION ALL SELECT x.id, NULL, {canonical_sql(f'l.f{i}', neutral)}, "
         "true FROM right_final x JOIN left_side l ON l.rowid = x.l "
         f"UNION ALL SELECT NULL, t.rk, {canonical_sql(f't.f{i}', neutral)}, false "

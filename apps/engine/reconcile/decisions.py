@@ -78,6 +78,8 @@ def _choose(layout: Layout, i: int, name: str) -> str:
 def ask(store: Store) -> None:
     """A conflict for each pair with open fields."""
     layout = store.layout
+    if not store.count(f"pairs WHERE {_some_open(layout)}"):
+        return
     is_open = _open(layout)
     known = " OR ".join(f"(s{i} = 'C' AND bk{i})" for i in range(len(layout.names)))
     images = ", ".join(image_where(layout.values(side), lambda _: "true") for side in "lr")

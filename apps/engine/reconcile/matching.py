@@ -47,6 +47,10 @@ def match(store: Store) -> None:
     store.run("CREATE TABLE found(l BIGINT, r BIGINT, lk VARCHAR, rk VARCHAR)")
     store.run("CREATE TABLE new_left(l BIGINT, lk VARCHAR)")
     store.run("CREATE TABLE new_right(r BIGINT, rk VARCHAR)")
+    store.run(
+        "CREATE TABLE ambiguous(kind VARCHAR, row BIGINT, side VARCHAR, lk VARCHAR, rk VARCHAR, "
+        "image VARCHAR, candidates VARCHAR, seen VARCHAR)"
+    )
     _group(store)
     if store.counted.get("decisions"):
         _decide(store)
@@ -61,7 +65,8 @@ def match(store: Store) -> None:
             f"INSERT INTO new_{side} SELECT row, key FROM lone WHERE side = '{side}' "
             f"AND (m IS NULL OR m NOT IN ({paired}))"
         )
-    _add_conflicts(store)
+    if store.count("crowd"):
+        _add_conflicts(store)
 
 
 def _collect(store: Store) -> None:
@@ -106,10 +111,13 @@ def _group(store: Store) -> None:
         "CREATE OR REPLACE TEMP TABLE lone AS SELECT * FROM unlinked u "
         "WHERE u.m IS NULL OR u.m NOT IN (SELECT m FROM crowd)"
     )
+    if not store.count("crowd"):
+        return
+    store.run("DELETE FROM ambiguous")
     image_left, image_right = (image_sql(store.layout.values(f"{row}.f")) for row in "lr")
     keys = f"to_json(list(rk ORDER BY rk)[1:{MOST_CANDIDATES}])"
     store.run(
-        "CREATE OR REPLACE TEMP TABLE ambiguous AS WITH candidate AS ("
+        "INSERT INTO ambiguous WITH candidate AS ("
         f"SELECT m, CAST({keys} AS VARCHAR) AS candidates "
         "FROM (SELECT m, key AS rk FROM unlinked WHERE side = 'right') GROUP BY m), "
         "person AS (SELECT m FROM unlinked WHERE side = 'left' AND m IS NOT NULL) "
@@ -126,6 +134,8 @@ def _group(store: Store) -> None:
 
 def _decide(store: Store) -> None:
     """Take out what people have told apart: pairs, and records that are new."""
+    if not store.count("ambiguous"):
+        return
     store.run(
         "CREATE TEMP TABLE told AS SELECT a.row, a.side, a.lk, a.rk, "
         "json_extract_string(d.decision, '/match') AS match FROM ambiguous a JOIN decisions d "

@@ -1,8 +1,9 @@
 """Merge one value that both sides changed: counters, sets, texts, and numbers of any size.
 
 Everything here works on canonical texts (see `types_sql`), None is NULL. Each merge gives the same
-result whichever side is called left, and the value itself where both sides hold the same one.
-Where there is no answer that loses nothing, the answer is ASK.
+result whichever side is called left, and the value itself where both sides hold the same one
+(but for counters: two equal deltas are two). Where there is no answer that loses nothing, the
+answer is ASK.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Values:
 
 def merge_value(spec: FieldPolicySpec, neutral: NeutralType, values: Values) -> Merged:
     """What both sides get by this policy. Policies that pick a side by time are not for here."""
-    if values.left == values.right:
+    if values.left == values.right and spec.policy is not FieldPolicy.COUNTER:
         return values.left
     merges: dict[FieldPolicy, Callable[[], Merged]] = {
         FieldPolicy.COUNTER: lambda: merge_counter(neutral, values),

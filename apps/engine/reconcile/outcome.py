@@ -1,8 +1,9 @@
 """The plan of each pair, once it is known what the left side makes of what is written to it.
 
 `final` holds each pair with: n{i} the left view afterwards, m{i} the right value afterwards, s{i}
-the verdict, t{i} whether the field goes to the left, `left_write` whether anything is written
-there; `lk_after`, `rk_after` the keys afterwards. `left_final` and `right_final` hold the inserts.
+the verdict; t{i} whether the field goes to the left, x{j} whether left field j is written and
+`left_write` whether any is; w{i} whether the field is written to the right; `lk_after` and
+`rk_after` the keys afterwards. `left_final` and `right_final` hold the inserts.
 
 A left field may feed more than one right field, so what is written to the left can change further
 fields of the left view; those flow to the right in the same plan.
@@ -20,9 +21,11 @@ def make_outcome(store: Store) -> None:
     """Make `final`, `left_final` and `right_final`."""
     layout = store.layout
     store.run(
-        f"CREATE TABLE final AS SELECT *, {_right_keys(layout)} AS rk_after FROM "
+        f"CREATE TABLE final AS SELECT *, {_right_keys(layout)} AS rk_after, "
+        f"{_right_writes(layout)} FROM "
         f"(SELECT *, {_right_values(layout)} FROM (SELECT * REPLACE ({_verdicts(layout)}), "
-        f"{_left_views(layout)} FROM ({_tried(layout)})) p)"
+        f"{_left_views(layout)} FROM (SELECT *, ({_left_write(layout)}) AS left_write "
+        f"FROM ({_tried(layout)}))) p)"
     )
     store.run(
         "CREATE TABLE left_final AS SELECT i.*, a.lk AS lk_after FROM left_insert i "
@@ -51,18 +54,29 @@ def make_inserts(store: Store) -> None:
 def _tried(layout: Layout) -> str:
     """SQL: each pair with what was tried on the left."""
     flows = ", ".join(f"{flows_left(layout, i)} AS t{i}" for i in range(len(layout.names)))
-    writes = " OR ".join(
-        f"({flows_into(layout, w)} AND b.b{w.place} IS DISTINCT FROM "
+    moved = [
+        f"(a.id IS NOT NULL AND {flows_into(layout, w)} AND b.b{w.place} IS DISTINCT FROM "
         f"{layout.raw_value(w.name, 'l')})"
         for w in layout.writes
-    )
+    ]
+    writes = ", ".join(f"{sql} AS x{w.place}" for sql, w in zip(moved, layout.writes, strict=True))
     views = ", ".join(f"a.f{i} AS a{i}" for i in range(len(layout.names)))
     return (
         f"SELECT p.*, {flows}, {views}, a.id IS NOT NULL AS accepted, "
-        f"a.id IS NOT NULL AND ({writes or 'false'}) AS left_write, "
-        "coalesce(a.lk, p.lk) AS lk_after "
+        f"{writes or 'false AS x0'}, coalesce(a.lk, p.lk) AS lk_after "
         "FROM pairs p LEFT JOIN ahead a ON a.id = p.id LEFT JOIN back b ON b.id = p.id "
         "JOIN left_side l ON l.rowid = p.l"
+    )
+
+
+def _left_write(layout: Layout) -> str:
+    return " OR ".join(f"x{write.place}" for write in layout.writes) or "false"
+
+
+def _right_writes(layout: Layout) -> str:
+    return ", ".join(
+        f"(s{i} IN ('R', 'r', 'M') AND m{i} IS DISTINCT FROM r{i}) AS w{i}"
+        for i in range(len(layout.names))
     )
 
 

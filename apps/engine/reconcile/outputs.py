@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 
 from apps.connectors.types import TEXT
 from apps.engine.codec import hash_sql, image_sql
-from apps.engine.reconcile.layout import Layout, Value, Write, image_where, names_where
+from apps.engine.reconcile.layout import Layout, Value, image_where, names_where
 from apps.engine.types_sql import canonical_sql, duckdb_type, from_canonical_sql, literal
 
 TEXTS = pa.string()
@@ -38,32 +40,29 @@ CONFLICTS = pa.schema(
 _NO_FIELDS = "CAST([] AS VARCHAR[])"
 
 
-def changes_sql(layout: Layout) -> list[str]:
-    """Queries with the columns of CHANGES: deletes and marks, updates, then inserts, per side."""
-    return [
-        sql
-        for sql in (
-            _deletes(layout, "right"),
-            _right_marks(layout),
-            _right_updates(layout),
-            _derived_updates(layout),
-            _right_inserts(layout),
-            _deletes(layout, "left"),
-            _left_marks(layout),
-            _left_updates(layout),
-            _left_inserts(layout),
-        )
-        if sql
-    ]
+def changes_sql(layout: Layout) -> Iterator[tuple[str, str]]:
+    """What must have rows, and a query with the columns of CHANGES over it.
 
-
-def writes_right(i: int) -> str:
-    """SQL: field i of a row of `final` is written to the right."""
-    return f"(s{i} IN ('R', 'r', 'M') AND m{i} IS DISTINCT FROM r{i})"
+    Deletes and marks, updates, then inserts; the right side, then the left.
+    """
+    right, left = ("dropping WHERE side = 'right'", "dropping WHERE side = 'left'")
+    yield right, _deletes(layout, "right")
+    if layout.right_mark is not None:
+        yield right, _right_marks(layout)
+    yield f"final WHERE {any_right(layout)}", _right_updates(layout)
+    if layout.derived & layout.settled:
+        yield "left_final", _derived_updates(layout)
+    yield "right_final", _right_inserts(layout)
+    yield left, _deletes(layout, "left")
+    if layout.left_mark is not None:
+        yield left, _left_marks(layout)
+    yield "final WHERE left_write", _left_updates(layout)
+    yield "left_final", _left_inserts(layout)
 
 
 def any_right(layout: Layout) -> str:
-    return "(" + " OR ".join(writes_right(i) for i in range(len(layout.names))) + ")"
+    """SQL: a row of `final` is written to the right."""
+    return "(" + " OR ".join(f"w{i}" for i in range(len(layout.names))) + ")"
 
 
 def _cause(layout: Layout, lost: str, right: bool) -> str:
@@ -71,9 +70,7 @@ def _cause(layout: Layout, lost: str, right: bool) -> str:
     places = range(len(layout.names))
 
     def some(letter: str) -> str:
-        return " OR ".join(
-            f"(s{i} = '{letter}' AND {writes_right(i) if right else f't{i}'})" for i in places
-        )
+        return " OR ".join(f"(s{i} = '{letter}' AND {'w' if right else 't'}{i})" for i in places)
 
     return (
         f"CASE WHEN decided THEN 'decided' WHEN {some('M')} THEN 'merged' "
@@ -83,7 +80,7 @@ def _cause(layout: Layout, lost: str, right: bool) -> str:
 
 def _right_updates(layout: Layout) -> str:
     places = {name: i for i, name in enumerate(layout.names)}
-    written = {name: writes_right(i) for name, i in places.items()}
+    written = {name: f"w{i}" for name, i in places.items()}
     half = {name: f"(s{i} = 'M' AND t{i})" for name, i in places.items()}
     left = [(n, f"CASE WHEN {half[n]} THEN l{i} ELSE n{i} END", layout.types[n])
             for n, i in places.items()]  # fmt: skip
@@ -99,7 +96,7 @@ def _right_updates(layout: Layout) -> str:
 
 
 def _left_updates(layout: Layout) -> str:
-    flows = {w.name: _is_written(layout, w) for w in layout.writes}
+    flows = {w.name: f"p.x{w.place}" for w in layout.writes}
     before = [(w.name, layout.raw_value(w.name, "l"), w.neutral) for w in layout.writes]
     after = [(w.name, f"b.b{w.place}", w.neutral) for w in layout.writes]
     brought = {n: f"(p.s{i} IN ('L', 'l', 'M') AND p.t{i})" for i, n in enumerate(layout.names)}
@@ -111,14 +108,6 @@ def _left_updates(layout: Layout) -> str:
         f"{image_where(layout.values('p.m'), brought.__getitem__)} FROM final p "
         "JOIN back b ON b.id = p.id JOIN left_side l ON l.rowid = p.l WHERE p.left_write"
     )
-
-
-def _is_written(layout: Layout, write: Write) -> str:
-    """SQL: this left field of a row of `final` gets another value."""
-    sources = [f"p.t{i}" for i, name in enumerate(layout.names) if name in write.sources]
-    flows = " OR ".join(sources) or "false"
-    old = layout.raw_value(write.name, "l")
-    return f"(({flows}) AND b.b{write.place} IS DISTINCT FROM {old})"
 
 
 def _right_inserts(layout: Layout) -> str:
@@ -165,8 +154,6 @@ def _in_step(layout: Layout, i: int, name: str) -> str:
 def _derived_updates(layout: Layout) -> str:
     """Derived fields of records that come from the right: the left's values count."""
     names = [name for name in layout.names if name in layout.derived & layout.settled]
-    if not names:
-        return ""
     place = {name: i for i, name in enumerate(layout.names)}
     differs = {n: f"(a.f{place[n]} IS DISTINCT FROM r.f{place[n]})" for n in names}
     after = [value for value in layout.values("a.f") if value[0] in differs]
@@ -194,8 +181,6 @@ def _deletes(layout: Layout, side: str) -> str:
 
 
 def _right_marks(layout: Layout) -> str:
-    if layout.right_mark is None:
-        return ""
     name, sql, neutral = layout.right_value(layout.rule.mark_field, "t")
     new = (
         f"CAST({from_canonical_sql(literal(layout.right_mark), neutral)} AS {duckdb_type(neutral)})"
@@ -213,8 +198,6 @@ def _right_marks(layout: Layout) -> str:
 
 
 def _left_marks(layout: Layout) -> str:
-    if layout.left_mark is None:
-        return ""
     name = layout.two_way.left_mark_field
     neutral = layout.left_types[name]
     text = literal(layout.left_mark)
@@ -229,8 +212,8 @@ def _left_marks(layout: Layout) -> str:
     )
 
 
-def refreshes_sql(layout: Layout) -> list[str]:
-    """Queries with the columns of REFRESHES."""
+def refreshes_sql(layout: Layout) -> list[tuple[str, str]]:
+    """What must have rows, and a query with the columns of REFRESHES over it."""
     sides = []
     for column, base in (("n", "bl"), ("r", "br")):
         values: list[Value] = [
@@ -246,12 +229,18 @@ def refreshes_sql(layout: Layout) -> list[str]:
     agreed = " OR ".join(f"s{i} = 'A'" for i in range(len(layout.names)))
     same = image_sql(layout.values("l.f")), image_sql(layout.values("r.f"))
     return [
-        "SELECT lk, rk, md5(left_base), md5(right_base), left_base, right_base FROM "
-        f"(SELECT lk, rk, li, ri, linked, ({agreed}) AS agreed, {sides[0]} AS left_base, "
-        f"{sides[1]} AS right_base FROM final) WHERE CASE WHEN linked "
-        "THEN md5(left_base) <> li OR md5(right_base) <> ri ELSE agreed END",
-        f"SELECT f.lk, f.rk, l.h, r.h, {same[0]}, {same[1]} FROM found f "
-        "JOIN left_side l ON l.rowid = f.l JOIN right_side r ON r.rowid = f.r WHERE l.h = r.h",
+        (
+            "final",
+            "SELECT lk, rk, md5(left_base), md5(right_base), left_base, right_base FROM "
+            f"(SELECT lk, rk, li, ri, linked, ({agreed}) AS agreed, {sides[0]} AS left_base, "
+            f"{sides[1]} AS right_base FROM final) WHERE CASE WHEN linked "
+            "THEN md5(left_base) <> li OR md5(right_base) <> ri ELSE agreed END",
+        ),
+        (
+            "found",
+            f"SELECT f.lk, f.rk, l.h, r.h, {same[0]}, {same[1]} FROM found f "
+            "JOIN left_side l ON l.rowid = f.l JOIN right_side r ON r.rowid = f.r WHERE l.h = r.h",
+        ),
     ]
 
 

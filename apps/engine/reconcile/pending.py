@@ -13,6 +13,7 @@ from apps.engine.reconcile.layout import Layout
 from apps.engine.reconcile.merging import ASK, Values, merge_value
 from apps.engine.reconcile.programs import POLICY_NAMES, POLICY_ROW
 from apps.engine.reconcile.store import Store
+from apps.engine.reconcile.verdicts import PENDING
 from apps.engine.spec import FieldPolicy
 from apps.engine.types_sql import canonical_sql, duckdb_type, from_canonical_sql
 
@@ -24,7 +25,9 @@ def merge_pending(store: Store, evaluate: Program | None) -> None:
     """Turn each pending field of `pairs` into a merged value (M) or a question (C)."""
     layout = store.layout
     store.run("CREATE TABLE merged(id BIGINT, place INTEGER, value VARCHAR, known BOOLEAN)")
-    for i, name in enumerate(layout.names):
+    places = [i for i in range(len(layout.names)) if _may_be_pending(layout, i)]
+    for i in places:
+        name = layout.names[i]
         if not store.count(f"pairs WHERE s{i} = 'P'"):
             continue
         if layout.two_way.policy_of(name).policy is FieldPolicy.EXPRESSION:
@@ -37,6 +40,12 @@ def merge_pending(store: Store, evaluate: Program | None) -> None:
             f"FROM merged m WHERE m.id = pairs.id AND m.place = {i}"
         )
         store.run(f"UPDATE pairs SET s{i} = 'C' WHERE s{i} = 'P'")
+
+
+def _may_be_pending(layout: Layout, i: int) -> bool:
+    name = layout.names[i]
+    picks_a_side = layout.two_way.policy_of(name).policy not in PENDING
+    return layout.types[name].is_wide_decimal or not picks_a_side
 
 
 def _merge(store: Store, i: int, name: str) -> None:

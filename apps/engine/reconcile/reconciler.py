@@ -203,8 +203,9 @@ class Reconciler:
         that for granted.
         """
         self.plan()
-        for sql in outputs.changes_sql(self.layout):
-            yield from self.store.batches(sql, outputs.CHANGES, batch_rows)
+        for rows, sql in outputs.changes_sql(self.layout):
+            if self.store.count(rows):
+                yield from self.store.batches(sql, outputs.CHANGES, batch_rows)
 
     def conflicts(self, batch_rows: int = 10_000) -> Iterator[pa.Table]:
         """What people have to decide (schema `CONFLICTS`)."""
@@ -221,8 +222,9 @@ class Reconciler:
         They are to be stored before the patches of changes.
         """
         self.plan()
-        for sql in outputs.refreshes_sql(self.layout):
-            yield from self.store.batches(sql, outputs.REFRESHES, batch_rows)
+        for rows, sql in outputs.refreshes_sql(self.layout):
+            if self.store.count(rows):
+                yield from self.store.batches(sql, outputs.REFRESHES, batch_rows)
 
     def gone(self, batch_rows: int = 50_000) -> Iterator[pa.Table]:
         """Links to forget (left_key, right_key).

@@ -21,7 +21,7 @@ from apps.engine.spec import FieldPolicy, Winner
 from apps.engine.types_sql import canonical_sql, literal
 
 _WINNERS = {Winner.LEFT: "'r'", Winner.RIGHT: "'l'", Winner.ASK: "'C'"}
-_PENDING = (FieldPolicy.COUNTER, FieldPolicy.SET, FieldPolicy.TEXT, FieldPolicy.EXPRESSION)
+PENDING = (FieldPolicy.COUNTER, FieldPolicy.SET, FieldPolicy.TEXT, FieldPolicy.EXPRESSION)
 
 
 def make_pairs(store: Store, now: datetime) -> None:
@@ -110,10 +110,14 @@ def _verdict(layout: Layout, i: int, name: str) -> str:
             first = f"CASE WHEN r{i} IS NULL THEN 'R' ELSE {first} END"
         if name in layout.assigned_right:
             first = f"CASE WHEN l{i} IS NULL THEN 'L' ELSE {first} END"
+    policy = layout.two_way.policy_of(name).policy
+    counts = policy is FieldPolicy.COUNTER and not derived
+    agreed = f"NOT (lc{i} AND rc{i})" if counts else "true"
     right_only, both = ("'r'", "'r'") if derived else ("'L'", _policy(layout, i, name))
     return (
         f"CASE WHEN NOT bk{i} THEN CASE WHEN eq{i} THEN 'A' ELSE {first} END "
-        f"WHEN NOT lc{i} AND NOT rc{i} THEN '' WHEN eq{i} THEN 'A' WHEN NOT rc{i} THEN 'R' "
+        f"WHEN NOT lc{i} AND NOT rc{i} THEN '' WHEN eq{i} AND {agreed} THEN 'A' "
+        f"WHEN NOT rc{i} THEN 'R' "
         f"WHEN NOT lc{i} THEN {right_only} ELSE {both} END"
     )
 
@@ -129,7 +133,7 @@ def _policy(layout: Layout, i: int, name: str) -> str:
     policy = layout.two_way.policy_of(name).policy
     if policy in (FieldPolicy.LEFT, FieldPolicy.RIGHT, FieldPolicy.ASK, FieldPolicy.NEWEST):
         return _winner(Winner(policy.value), layout)
-    if policy in _PENDING or layout.types[name].is_wide_decimal:
+    if policy in PENDING or layout.types[name].is_wide_decimal:
         return "'P'"
     sign = ">" if policy is FieldPolicy.HIGHEST else "<"
     return f"CASE WHEN r{i} IS NULL OR l{i} {sign} r{i} THEN 'r' ELSE 'l' END"

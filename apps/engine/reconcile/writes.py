@@ -39,9 +39,11 @@ def make_left_values(store: Store, backward: Program, forward: Program) -> None:
     store.run("CREATE TABLE attempt(id BIGINT, lk VARCHAR, rk VARCHAR, l BIGINT, r BIGINT)")
     _attempt_updates(store)
     store.run("INSERT INTO attempt SELECT id, NULL, rk, NULL, r FROM left_insert")
-    _run(store, "back", backward, _merged_right(layout))
-    _run(store, "ahead", forward, _new_left(layout))
-    _run(store, "ahead", forward, _marked_left(layout))
+    if store.count("attempt"):
+        _run(store, "back", backward, _merged_right(layout))
+        _run(store, "ahead", forward, _new_left(layout))
+    if layout.left_mark is not None:
+        _run(store, "ahead", forward, _marked_left(layout))
 
 
 def flows_left(layout: Layout, i: int, row: str = "p") -> str:
@@ -117,8 +119,6 @@ def _new_left(layout: Layout) -> str:
 
 def _marked_left(layout: Layout) -> str:
     """SQL of left records with their mark, by the number of their `dropping`."""
-    if layout.left_mark is None:
-        return ""
     mark = layout.two_way.left_mark_field
     fields = []
     for place, (name, neutral) in enumerate(layout.left_types.items()):
@@ -134,8 +134,6 @@ def _marked_left(layout: Layout) -> str:
 
 def _run(store: Store, target: str, program: Program, sql: str) -> None:
     """Run a program over the rows of a query (id first) and keep what it gives."""
-    if not sql:
-        return
     layout = store.layout
     left = target == "ahead"
     names = list(layout.left_types) if left else [*layout.names, *layout.extra]
