@@ -28,20 +28,24 @@ def make_pairs(store: Store, now: datetime) -> None:
     """Make `pairs` of the open links and of the `found` pairs that differ."""
     layout = store.layout
     store.run(
-        "CREATE TABLE pairs AS WITH chosen AS ("
+        "CREATE TEMP TABLE chosen_pair AS "
         "SELECT k.lk, k.rk, k.li, k.ri, k.l, k.r, true AS linked, b.bl, b.br, b.bk FROM link k "
         "LEFT JOIN bases b ON b.lk = k.lk AND b.rk = k.rk AND k.li <> '' AND k.ri <> '' "
         "WHERE k.became = 'pair' "
         "UNION ALL SELECT f.lk, f.rk, '', '', f.l, f.r, false, NULL, NULL, NULL FROM found f "
-        "JOIN left_side l ON l.rowid = f.l JOIN right_side r ON r.rowid = f.r WHERE l.h <> r.h), "
-        f"wide AS (SELECT c.* EXCLUDE (bl, br, bk), {_wide(layout)} FROM chosen c "
+        "JOIN left_side l ON l.rowid = f.l JOIN right_side r ON r.rowid = f.r WHERE l.h <> r.h"
+    )
+    places = range(len(layout.names))
+    store.run(
+        "CREATE TABLE pairs AS WITH "
+        f"wide AS (SELECT c.* EXCLUDE (bl, br, bk), {_wide(layout)} FROM chosen_pair c "
         "JOIN left_side l ON l.rowid = c.l JOIN right_side r ON r.rowid = c.r), "
-        f"seen AS (SELECT *, {_changed(layout)} FROM wide) "
-        "SELECT nextval('ids') AS id, * EXCLUDE ("
-        f"{', '.join(f'lc{i}, rc{i}, eq{i}' for i in range(len(layout.names)))}), "
-        f"{_verdicts(layout)}, CAST('' AS VARCHAR) AS asked, false AS decided FROM ("
+        f"seen AS (SELECT *, {_changed(layout)} FROM wide) SELECT nextval('ids') AS id, "
+        f"* EXCLUDE ({', '.join(f'lc{i}, rc{i}, eq{i}' for i in places)}), "
+        f"{_verdicts(layout)}, false AS decided FROM ("
         f"SELECT *, {_times(layout, now)} FROM seen)"
     )
+    store.run("DROP TABLE chosen_pair")
 
 
 def _wide(layout: Layout) -> str:
