@@ -172,6 +172,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": ENVIRONMENT.tick_seconds,
         "options": {"expires": max(ENVIRONMENT.tick_seconds * 4, 20)},
     },
+    "maintain": {"task": "ledger.maintain", "schedule": 3600.0, "options": {"expires": 3600}},
 }
 if CELERY_BROKER_URL.startswith("filesystem:"):
     QUEUE_DIR = DATA_DIR / "queue"

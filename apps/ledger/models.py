@@ -154,14 +154,16 @@ class Change(models.Model):
 
     def images(self) -> tuple[Image | None, Image | None]:
         """Before and after, as canonical texts by field."""
-        identity = self.identity(self.partition_id, self.sequence)
-        if self.opened is not None:
-            before, after = self.opened.before, self.opened.after
-        elif self.sealed_images:
-            before, after = open_images(self.sealed_images, identity)
-        else:
-            return None, None
+        before, after = self.image_texts()
         return _image(before), _image(after)
+
+    def image_texts(self) -> tuple[str, str]:
+        """Before and after as JSON; empty where there is no image."""
+        if self.opened is not None:
+            return self.opened.before, self.opened.after
+        if not self.sealed_images:
+            return "", ""
+        return open_images(self.sealed_images, self.identity(self.partition_id, self.sequence))
 
     def base(self) -> tuple[str, str]:
         """The patch to the link's base, left and right (JSON); empty where there is none."""

@@ -389,3 +389,16 @@ def test_a_key_filter_keeps_nearly_all_others_out():
         passed += bloom.may_hold(content[place : place + bloom.BLOCK_BYTES], digest)
 
     assert passed < 20
+
+
+def test_ids_of_the_row_shelf_go_on_from_their_own(on_segments, monkeypatch):
+    large, small = work(), work()
+    stored(large, mixed())
+    settle_all(large)
+    assert Change.objects.filter(run_id=large.run_id).exists()
+    monkeypatch.setitem(settings.LOCKSTEP, "LEDGER_ROWS_LIMIT", 1_000)
+    stored(small, mixed(3))
+
+    ids = [item.pk for item in change_page(small.run_id)]
+    assert 0 < min(ids) <= max(ids) < 1 << 32
+    assert max(item.pk for item in change_page(large.run_id, limit=COUNT)) < 0

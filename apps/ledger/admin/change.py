@@ -14,7 +14,7 @@ from apps.core.templatetags.lockstep import ago, record_key, status
 from apps.engine.types_sql import key_text
 from apps.ledger.admin.rule_names import RuleFilter, with_rule_names
 from apps.ledger.models import Change
-from apps.ledger.selectors import change_by_id, key_hash, record_changes
+from apps.ledger.selectors import change_by_id, change_id, key_hash, record_changes
 from apps.runs.admin.changes import field_diffs
 from apps.runs.models import Run
 
@@ -62,9 +62,10 @@ class ChangeAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Change | None:
         """From either shelf: a change has one id, wherever it lies."""
-        if not object_id.isdecimal() or not self.has_view_permission(request):
+        number = change_id(object_id)
+        if number is None or not self.has_view_permission(request):
             return None
-        return change_by_id(int(object_id))
+        return change_by_id(number)
 
     @display(description="Record")
     def record(self, change: Change) -> str:

@@ -157,7 +157,7 @@ def part_changes(
     part: SegmentPart,
     wanted: ChangeFilter,
     *,
-    after_id: int = 0,
+    after_id: int | None = None,
     limit: int,
     newest_first: bool = False,
 ) -> list[Change]:
@@ -171,7 +171,7 @@ def part_changes(
     found = [
         (number, place)
         for number, place, sequence in zip(ids, places, sequences, strict=True)
-        if number > after_id and sequence not in hidden
+        if (after_id is None or number > after_id) and sequence not in hidden
     ]
     found.sort(reverse=newest_first)
     return opened.changes(part, [place for _, place in found[:limit]])

@@ -15,8 +15,9 @@ from apps.ledger.segments import bloom
 from apps.ledger.segments.files import CHANGES, SEGMENT_BYTES, SEGMENT_ROWS, encode
 from apps.ledger.segments.storage import storage
 
-FIRST_ID = 1 << 44
-"""Ids of changes that were planned into segments start here: above all ids of the row shelf."""
+FIRST_ID = -(1 << 52)
+"""Ids of changes that were planned into segments start here and are negative: the row shelf's own
+are positive, and no database counts on from a negative one. JavaScript holds all of them."""
 IDS_PER_SEGMENT = 1 << 17
 BUFFER_BYTES = 48 * 1_048_576
 BOUND_BYTES = 64

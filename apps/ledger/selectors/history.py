@@ -1,7 +1,7 @@
 """What was planned and written: one look-up over both shelves.
 
-A change has one id for good, wherever it lies. Those that were planned into segments have higher
-ids than any of the row shelf, so that a run's changes read in order of their ids. A change of a
+A change has one id for good, wherever it lies: a negative one if it was planned into a segment. A
+run's changes read in order of their ids. A change of a
 segment that was refused, or stored otherwise than planned, is a row of the row shelf (with the
 same id) as well: that row counts.
 
@@ -11,6 +11,7 @@ of their manifests, opened one after the other until the page is full.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -23,7 +24,7 @@ from django.db.models import Count, Q, QuerySet
 from apps.ledger.models import Change, FieldSet, Segment, SegmentKeys, SegmentPart
 from apps.ledger.segments import bloom
 from apps.ledger.segments.reading import APPLIED, ChangeFilter, part_changes, part_counts
-from apps.ledger.segments.writing import FIRST_ID, bound
+from apps.ledger.segments.writing import bound
 from apps.ledger.selectors.keys import key_candidates, key_hash
 
 Group = tuple[str, str, str, str]
@@ -56,16 +57,18 @@ def change_page(
         left_keys=keys,
         right_keys=keys,
     )
-    return run_changes(run_id, wanted, after_id=after_id or 0, limit=limit)
+    return run_changes(run_id, wanted, after_id=after_id, limit=limit)
 
 
 def run_changes(
-    run_id: UUID, wanted: ChangeFilter = EVERYTHING, *, after_id: int = 0, limit: int
+    run_id: UUID, wanted: ChangeFilter = EVERYTHING, *, after_id: int | None = None, limit: int
 ) -> list[Change]:
     """The next changes of a run that pass, by id."""
-    rows = matching_rows(wanted).filter(run_id=run_id, id__gt=after_id).order_by("id")
+    rows = matching_rows(wanted).filter(run_id=run_id).order_by("id")
+    parts = SegmentPart.objects.filter(run_id=run_id)
+    if after_id is not None:
+        rows, parts = rows.filter(id__gt=after_id), parts.filter(last_id__gt=after_id)
     found = list(rows.select_related("field_set")[:limit])
-    parts = SegmentPart.objects.filter(run_id=run_id, last_id__gt=after_id)
     if wanted.left_keys or wanted.right_keys:
         segments = Segment.objects.filter(pk__in=parts.values("segment_id"))
         parts = parts.filter(segment_id__in=_segments_of_keys(segments, wanted))
@@ -125,10 +128,15 @@ def change_groups(run_id: UUID) -> dict[Group, int]:
         for (side, operation, cause, outcome), number in part_counts(part):
             counts[side, operation, cause, outcome] += number
     if parts:  # a change with a row of its own was counted with its part as well, as applied
-        shadows = rows.filter(id__gte=FIRST_ID).annotate(n=Count("id"))
+        shadows = rows.filter(id__lt=0).annotate(n=Count("id"))
         for side, operation, cause, _, number in shadows:
             counts[side, operation, cause, APPLIED] -= number
     return {group: number for group, number in counts.items() if number}
+
+
+def change_id(text: str) -> int | None:
+    """The id of a change as addresses have it; None where it can be none."""
+    return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else None
 
 
 def change_by_id(change_id: int) -> Change | None:

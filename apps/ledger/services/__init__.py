@@ -3,6 +3,7 @@
 Callers hold a lease and wrap these in a transaction that checks its fencing token first.
 """
 
+from apps.ledger.services.compaction import Maintained, maintain
 from apps.ledger.services.conflicts import (
     Choice,
     ConflictClosed,
@@ -39,6 +40,7 @@ __all__ = [
     "ConflictMoved",
     "Decision",
     "DecisionUnfit",
+    "Maintained",
     "Refusal",
     "RejectedRecord",
     "Stored",
@@ -51,6 +53,7 @@ __all__ = [
     "edit_rejection",
     "forget_rule",
     "hold_links",
+    "maintain",
     "mark_replaying",
     "note_passed",
     "record_conflicts",

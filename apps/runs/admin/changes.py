@@ -10,7 +10,7 @@ from django.db.models import Count
 
 from apps.core.protected import ProtectedValueError
 from apps.ledger.models import Change, Operation
-from apps.ledger.selectors import change_counts, change_page, rejections
+from apps.ledger.selectors import change_counts, change_id, change_page, rejections
 from apps.runs.models import Run
 
 PAGE = 25
@@ -56,7 +56,7 @@ def changes_context(run: Run, params: Mapping[str, str], actor: Any) -> dict[str
         operation=operation,
         outcome=outcome,
         search_key=params.get("key", "").strip(),
-        after_id=int(after) if after.isdecimal() else None,
+        after_id=change_id(after),
         limit=PAGE + 1,
     )
     shown = page[:PAGE]
