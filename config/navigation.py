@@ -37,7 +37,13 @@ SIDEBAR = [
         "title": "Operate",
         "separator": True,
         "items": [
-            _entry("Runs", "play_circle", "runs_run_changelist", "runs.view_run"),
+            _entry(
+                "Runs",
+                "play_circle",
+                "runs_run_changelist",
+                "runs.view_run",
+                "apps.console.navigation.waiting_runs",
+            ),
             _entry(
                 "Conflict inbox",
                 "call_split",

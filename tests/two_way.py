@@ -21,6 +21,8 @@ from apps.mappings.models import Mapping
 from apps.mappings.services import save_mapping
 from apps.rules.models import Rule
 from apps.rules.services import save_rule
+from apps.runs.models import Run
+from apps.runs.services import request_run, work_until_finished
 from tests.platforms import sqlite_source
 
 CONTACTS = """
@@ -104,6 +106,36 @@ class TwoWay:
         with sqlite3.connect(path, timeout=30) as database:
             database.execute(sql, values)
         database.close()
+
+    def add_contacts(self, count: int, start: int = 1) -> None:
+        """Contacts in the CRM; the next run brings them to Billing."""
+        for number in range(start, start + count):
+            self.on_left(
+                "INSERT INTO contacts VALUES (?, ?, ?, ?, ?, ?)",
+                number,
+                f"Maria Lopez {number}",
+                f"m.lopez{number}@example.com",
+                f"+34 911 555 {number:03d}",
+                "120.50",
+                "2026-11-01 10:00:00",
+            )
+
+    def contacts(self) -> list[tuple[Any, ...]]:
+        return self._rows(self.left_path, "SELECT * FROM contacts ORDER BY id")
+
+    def accounts(self) -> list[tuple[Any, ...]]:
+        return self._rows(self.right_path, "SELECT * FROM accounts ORDER BY account_id")
+
+    @staticmethod
+    def _rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
+        with sqlite3.connect(path, timeout=30) as database:
+            found = list(database.execute(sql))
+        database.close()
+        return found
+
+    def run(self, **options: Any) -> Run:
+        """Request a run and work it in this process until it is finished or waits."""
+        return work_until_finished(request_run(self.rule, actor=None, **options))
 
     def meet(self, *rows: dict[str, Any]) -> list[Conflict]:
         """Record conflicts as a run would that met them; the last one comes back first."""

@@ -9,6 +9,7 @@ from django.http import HttpRequest
 
 from apps.core.selectors import platform_state
 from apps.ledger.models import Conflict, Rejection
+from apps.runs.models import Run, RunStatus
 from apps.sources.models import Source
 
 
@@ -24,6 +25,13 @@ def open_conflicts(request: HttpRequest) -> str:
     if not request.user.has_perm("ledger.view_conflict"):
         return ""
     return _badge(Conflict.objects.filter(state=Conflict.State.OPEN))
+
+
+def waiting_runs(request: HttpRequest) -> str:
+    """Plans that wait for approval; likewise."""
+    if not request.user.has_perm("runs.view_run"):
+        return ""
+    return _badge(Run.objects.filter(status=RunStatus.WAITING))
 
 
 def _badge(rows: QuerySet[Any]) -> str:

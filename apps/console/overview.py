@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 from django.http import HttpRequest
 from django.urls import reverse
@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from apps.core.clock import now
 from apps.core.selectors import permits, platform_state
-from apps.ledger.models import Rejection
-from apps.ledger.selectors import rejections
+from apps.ledger.models import Conflict, Rejection
+from apps.ledger.selectors import conflicts, rejections
 from apps.rules.models import Rule
 from apps.rules.schedule import next_due
 from apps.rules.selectors import rules
@@ -55,7 +55,13 @@ class Kpi:
 
 
 # Without all of these, "all clear" would say nothing.
-WATCHED = ("rules.view_rule", "runs.view_run", "ledger.view_rejection", "sources.view_source")
+WATCHED = (
+    "rules.view_rule",
+    "runs.view_run",
+    "ledger.view_rejection",
+    "ledger.view_conflict",
+    "sources.view_source",
+)
 
 
 def context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +121,7 @@ def checklist(actor: Any) -> list[dict[str, Any]] | None:
 
 
 def kpis(actor: Any, visible: list[Rule], last: dict[Any, Run], moment: datetime) -> list[Kpi]:
-    """Up to four numbers, each linked to what it counts; none that this person may not see."""
+    """Up to five numbers, each linked to what it counts; none that this person may not see."""
     failing = [rule for rule in visible if rule.pk in last and last[rule.pk].status in BAD]
     paused = sum(1 for rule in visible if rule.paused)
     day = runs(actor).filter(created_at__gte=moment - timedelta(hours=24), mode=Run.Mode.APPLY)
@@ -125,6 +131,7 @@ def kpis(actor: Any, visible: list[Rule], last: dict[Any, Run], moment: datetime
         **{name: Sum(name) for name in ("inserted", "updated", "deleted")},
     )
     open_count = rejections(actor).filter(state=Rejection.State.OPEN).count()
+    asking = conflicts(actor).filter(state=Conflict.State.OPEN).count()
     run_list = reverse("admin:runs_run_changelist")
     since = (moment - timedelta(hours=24)).strftime("%Y-%m-%dT%H:%M:%SZ")
     written = sum(totals[name] or 0 for name in ("inserted", "updated", "deleted"))
@@ -155,6 +162,14 @@ def kpis(actor: Any, visible: list[Rule], last: dict[Any, Run], moment: datetime
             ("ledger.view_rejection",),
         ),
         Kpi(
+            "Conflicts open",
+            f"{asking:,}",
+            "records wait for a decision" if asking else "all clear",
+            reverse("admin:ledger_conflict_changelist"),
+            "warn" if asking else "",
+            ("ledger.view_conflict",),
+        ),
+        Kpi(
             "Rows written in 24 hours",
             f"{written:,}",
             f"{totals['inserted'] or 0:,} new, {totals['updated'] or 0:,} changed, "
@@ -167,32 +182,54 @@ def kpis(actor: Any, visible: list[Rule], last: dict[Any, Run], moment: datetime
 
 
 def attention(actor: Any, visible: list[Rule], last: dict[Any, Run]) -> list[Attention]:
-    """Worst first: failed rules, failing sources, breaking drift, open rejections, pauses."""
+    """Worst first: what failed, what waits for a person, what was kept out, what is paused."""
     found = [*_failed_rules(visible, last), *_failing_sources(actor), *_breaking_drift(actor)]
-    open_by_rule = dict(
-        rejections(actor)
-        .filter(state=Rejection.State.OPEN)
-        .order_by()
-        .values_list("rule_id")
-        .annotate(n=Count("pk"))
+    found += [*_waiting_plans(actor)]
+    found += _open_by_rule(
+        visible,
+        conflicts(actor).filter(state=Conflict.State.OPEN),
+        "{} conflicts wait for a decision",
+        "Decide them",
+        reverse("admin:ledger_conflict_changelist") + "?rule={}",
     )
-    listing = reverse("admin:ledger_rejection_changelist")
-    found += [
-        Attention(
-            rule.name,
-            f"{open_by_rule[rule.pk]:,} records kept out",
-            "Look at them",
-            f"{listing}?rule={rule.pk}&state__exact=open",
-        )
-        for rule in visible
-        if open_by_rule.get(rule.pk)
-    ]
+    found += _open_by_rule(
+        visible,
+        rejections(actor).filter(state=Rejection.State.OPEN),
+        "{} records kept out",
+        "Look at them",
+        reverse("admin:ledger_rejection_changelist") + "?rule={}&state__exact=open",
+    )
     found += [
         Attention(rule.name, "Paused: it does not run", "Open the rule", _rule_url(rule))
         for rule in visible
         if rule.paused
     ]
     return found[:MOST_LINES]
+
+
+def _open_by_rule(
+    visible: list[Rule], rows: QuerySet[Any], text: str, label: str, url: str
+) -> list[Attention]:
+    """One line per rule that has some of these rows; text and url take number and rule."""
+    counted = dict(rows.order_by().values_list("rule_id").annotate(n=Count("pk")))
+    return [
+        Attention(rule.name, text.format(f"{counted[rule.pk]:,}"), label, url.format(rule.pk))
+        for rule in visible
+        if counted.get(rule.pk)
+    ]
+
+
+def _waiting_plans(actor: Any) -> list[Attention]:
+    waiting = runs(actor).filter(status=RunStatus.WAITING, cancel_requested_at=None)
+    return [
+        Attention(
+            run.rule.name,
+            f"{run.planned:,} changes wait for approval: {run.waits_for}",
+            "Look at the plan",
+            reverse("admin:runs_run_change", args=(run.pk,)),
+        )
+        for run in waiting.order_by("expires_at")[:MOST_LINES]
+    ]
 
 
 def _rule_url(rule: Rule) -> str:
@@ -281,7 +318,8 @@ def _chart_sentence(chart: dict[str, Any]) -> str:
 
 
 def _running(actor: Any) -> list[Run]:
-    return list(runs(actor).filter(status__in=ACTIVE_STATUSES)[:MOST_LINES])
+    working = runs(actor).filter(status__in=ACTIVE_STATUSES).exclude(status=RunStatus.WAITING)
+    return list(working[:MOST_LINES])
 
 
 def _recent_runs(actor: Any, visible: list[Rule]) -> dict[Any, list[Run]]:

@@ -225,3 +225,17 @@ document.addEventListener("click", (event) => {
     all.remove();
   }
 });
+
+// Copying a permalink: data-ls-copy says what; the button says that it is done.
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-ls-copy]");
+  if (!button) return;
+  const words = button.querySelector("[aria-live]");
+  try {
+    await navigator.clipboard.writeText(button.dataset.lsCopy);
+    words.textContent = "Copied";
+  } catch {
+    words.textContent = button.dataset.lsCopy;
+  }
+});

@@ -114,3 +114,23 @@ def test_the_chips_filter_the_list(pair):
     assert [run.pk for run in attention] == [real.pk]
     running = client.get(f"{listing}?{queries['Running']}").context["cl"].result_list
     assert list(running) == []
+
+
+def test_a_waiting_plan_is_applied_from_its_page_exactly_or_in_part(pair):
+    pair.rule.approval = "always"
+    pair.rule.save()
+    run = pair.run()
+    client = signed_in(administrator())
+    page = client.get(url("change", run))
+    assert page.context["plan"].question_all == "Write 8 changes to pair right?"
+    assert "data-ls-poll" not in page.content.decode()
+    looker = signed_in(viewer())
+    assert looker.post(url("decide", run), {"what": "all"}).status_code == 403
+    chosen = [change.pk for change in pair.changes(run)[:3]]
+    client.post(url("decide", run), {"what": "chosen", "change": chosen, "note": "three"})
+    work_until_finished(run)
+    assert len(pair.clients()) == 3
+    again = pair.run()
+    client.post(url("decide", again), {"what": "reject", "note": "no more"})
+    again.refresh_from_db()
+    assert (again.status, len(pair.clients())) == ("rejected", 3)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.models import Count
 
 from apps.core.protected import ProtectedValueError
-from apps.ledger.models import Change, Operation
-from apps.ledger.selectors import change_counts, change_id, change_page, rejections
+from apps.ledger.admin.sides import SideNames, side_names
+from apps.ledger.models import Change, Operation, Side
+from apps.ledger.selectors import change_groups, change_id, change_page, rejections
 from apps.runs.models import Run
+from apps.runs.services import ChangeSelection
 
 PAGE = 25
+FACETS = {
+    "side": Side,
+    "operation": Operation,
+    "cause": Change.Cause,
+    "outcome": Change.Outcome,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,43 +54,112 @@ def field_diffs(change: Change) -> list[FieldDiff]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class ChangesFilter:
+    """Which of a run's changes somebody looks at; lives in the address. Empty: all."""
+
+    side: str = ""
+    operation: str = ""
+    cause: str = ""
+    outcome: str = ""
+    key: str = ""
+
+    @classmethod
+    def of(cls, params: Mapping[str, str]) -> ChangesFilter:
+        """From an address or a form; what makes no sense does not narrow."""
+        known = {
+            name: params.get(name, "") if params.get(name, "") in choices.values else ""
+            for name, choices in FACETS.items()
+        }
+        return cls(**known, key=params.get("key", "").strip())
+
+    @property
+    def narrows(self) -> bool:
+        return self != ChangesFilter()
+
+    @property
+    def facets(self) -> tuple[str, ...]:
+        """The values that narrow by side, operation, cause and outcome."""
+        return (self.side, self.operation, self.cause, self.outcome)
+
+    def passes(self, group: tuple[str, ...]) -> bool:
+        pairs = zip(self.facets, group, strict=True)
+        return all(wanted in ("", value) for wanted, value in pairs)
+
+    def selection(self) -> ChangeSelection:
+        """The same for approving what the filter shows."""
+        return ChangeSelection(
+            operations=(self.operation,) if self.operation else (),
+            sides=(self.side,) if self.side else (),
+            causes=(self.cause,) if self.cause else (),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FacetChip:
+    name: str
+    value: str
+    label: str
+    count: int
+    active: bool
+
+
 def changes_context(run: Run, params: Mapping[str, str], actor: Any) -> dict[str, Any]:
     """One page, the counts that filter it, and the rejections by cause."""
-    operation = _known(params.get("operation", ""), Operation.values)
-    outcome = _known(params.get("outcome", ""), Change.Outcome.values)
+    wanted = ChangesFilter.of(params)
     after = params.get("after", "")
+    groups = change_groups(run.pk)
+    names = side_names(run.rule)
     page = change_page(
         run.pk,
-        operation=operation,
-        outcome=outcome,
-        search_key=params.get("key", "").strip(),
+        side=wanted.side,
+        operation=wanted.operation,
+        cause=wanted.cause,
+        outcome=wanted.outcome,
+        search_key=wanted.key,
         after_id=change_id(after),
         limit=PAGE + 1,
     )
     shown = page[:PAGE]
-    counts = change_counts(run.pk)
     return {
         "changes": [(change, field_diffs(change)) for change in shown],
         "next_after": shown[-1].pk if len(page) > PAGE else None,
         "after": after,
-        "operation": operation,
-        "outcome": outcome,
-        "searched": params.get("key", "").strip(),
-        "total": sum(counts.values()),
-        "by_operation": [
-            (value, label, sum(n for (op, _), n in counts.items() if op == value))
-            for value, label in Operation.choices
+        "wanted": wanted,
+        "total": sum(groups.values()),
+        "passing": sum(n for group, n in groups.items() if wanted.passes(group)),
+        "facets": [
+            row for row in (_facet(name, wanted, groups, names) for name in FACETS) if len(row) > 1
         ],
-        "by_outcome": [
-            (value, label, sum(n for (_, out), n in counts.items() if out == value))
-            for value, label in Change.Outcome.choices
-        ],
+        "kept_filters": [(name, getattr(wanted, name)) for name in FACETS if getattr(wanted, name)],
+        "is_two_way": run.rule.direction == "two_way",
         "rejection_groups": _rejection_groups(run, actor),
     }
 
 
-def _known(value: str, values: list[str]) -> str:
-    return value if value in values else ""
+def _facet(
+    name: str, wanted: ChangesFilter, groups: Mapping[tuple[str, ...], int], names: SideNames
+) -> list[FacetChip]:
+    """The values of one filter that occur, each counted under the other filters."""
+    place = list(FACETS).index(name)
+    others = replace(wanted, **{name: ""})
+    counts: dict[str, int] = {}
+    for group, number in groups.items():
+        counts.setdefault(group[place], 0)
+        if others.passes(group):
+            counts[group[place]] += number
+    chosen = getattr(wanted, name)
+    return [
+        FacetChip(
+            name,
+            value,
+            f"in {names.of(value)}" if name == "side" else str(label),
+            counts[value],
+            value == chosen,
+        )
+        for value, label in FACETS[name].choices
+        if value in counts
+    ]
 
 
 def _rejection_groups(run: Run, actor: Any) -> list[dict[str, Any]]:

@@ -8,24 +8,33 @@ from urllib.parse import urlencode
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_POST
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import display
 
-from apps.core.admin import Chip, InfinitePaginator, NextStep, ObjectAction, ReadOnlyAdmin
+from apps.connectors.errors import LockstepError
+from apps.core.admin import Chip, InfinitePaginator, NextStep, ObjectAction, ReadOnlyAdmin, explain
 from apps.core.templatetags.lockstep import ago, number, seconds, status
+from apps.ledger.admin.sides import side_names
+from apps.rules.selectors import rules
+from apps.runs.admin.approval import posted_answer, waiting_plan
 from apps.runs.admin.changes import changes_context
-from apps.runs.admin.live import counters, live_context
+from apps.runs.admin.live import live_context
 from apps.runs.models import ACTIVE_STATUSES, Run, RunStatus
-from apps.runs.services import cancel_run
+from apps.runs.selectors import runs
+from apps.runs.services import approve_run, cancel_run, reject_run
 
-ACTIVE = ",".join(ACTIVE_STATUSES)
-ATTENTION = ",".join((RunStatus.PARTIAL, RunStatus.REFUSED, RunStatus.FAILED))
+ACTIVE = ",".join(status for status in ACTIVE_STATUSES if status != RunStatus.WAITING)
+ATTENTION = ",".join(
+    (RunStatus.WAITING, RunStatus.PARTIAL, RunStatus.REFUSED, RunStatus.FAILED, RunStatus.EXPIRED)
+)
 STOP_POLLING = 286
+PLANNED = ("planned_inserts", "planned_updates", "planned_deletes")
+WRITTEN = ("inserted", "updated", "deleted")
 
 
 @admin.register(Run)
@@ -65,9 +74,11 @@ class RunAdmin(ReadOnlyAdmin):
         queries = {
             "All": {},
             "Running": {"status__in": ACTIVE},
+            "Waiting for approval": {"status__exact": RunStatus.WAITING},
             "Needs attention": {"status__in": ATTENTION},
             "Today": {"created_at__gte": midnight.isoformat()},
             "Dry runs": {"mode__exact": Run.Mode.DRY_RUN},
+            "Undo": {"kind__exact": Run.Kind.UNDO},
         }
         given = {k: v for k, v in request.GET.items() if k not in ("p", "o", "q")}
         return [
@@ -85,11 +96,15 @@ class RunAdmin(ReadOnlyAdmin):
 
     @display(description="Mode", ordering="mode")
     def mode_text(self, run: Run) -> str:
+        if run.kind == Run.Kind.UNDO:
+            return "Undo" if run.mode == Run.Mode.APPLY else "Preview of an undo"
         return run.get_mode_display()
 
     @display(description="Inserted · updated · deleted · rejected")
     def outcome(self, run: Run) -> str:
-        values = [counter.value for counter in counters(run)[:3]]
+        is_plan = run.is_dry or run.status == RunStatus.WAITING
+        names = PLANNED if is_plan else WRITTEN
+        values = [getattr(run, name) for name in names]
         return format_html(
             '<span class="ls-nowrap">{} · {} · {} · {}</span>',
             *(number(value) for value in [*values, run.rejected]),
@@ -107,9 +122,11 @@ class RunAdmin(ReadOnlyAdmin):
         def own(route: str, view: Any, name: str) -> URLPattern:
             return path(route, self.admin_site.admin_view(require_GET(view)), name=name)
 
+        decide = self.admin_site.admin_view(require_POST(self.decide_view))
         return [
             own("<uuid:run_id>/live/", self.live_view, self.url_name("live")),
             own("<uuid:run_id>/changes/", self.changes_view, self.url_name("changes")),
+            path("<uuid:run_id>/decide/", decide, name=self.url_name("decide")),
         ]
 
     def _run(self, request: HttpRequest, run_id: Any) -> Run:
@@ -126,19 +143,32 @@ class RunAdmin(ReadOnlyAdmin):
             request,
             "lockstep/runs/run_page.html",
             run,
-            title=f"{run.rule.name}: {run.get_mode_display().lower()}",
+            title=f"{run.rule.name}: {self.mode_text(run).lower()}",
             run=run,
             partitions=run.partitions.all()[:200],
+            **self._about(request, run),
             **live_context(run),
         )
 
+    def _about(self, request: HttpRequest, run: Run) -> dict[str, Any]:
+        """What both pages of a run say: where it writes, what waits, what may be undone."""
+        names = side_names(run.rule)
+        is_two_way = run.rule.direction == "two_way"
+        return {
+            "targets": f"{names.left} and {names.right}" if is_two_way else run.rule.mapping.right,
+            "names": names,
+            "may_run": rules(request.user, "run").filter(pk=run.rule_id).exists(),
+            "plan": waiting_plan(run, request.user),
+        }
+
     def live_view(self, request: HttpRequest, run_id: Any) -> HttpResponse:
-        """The part that changes while a run goes on; status 286 ends the asking."""
+        """The part that changes while a run goes on; status 286 ends the asking: at its end, and
+        while a person is waited for."""
         run = self._run(request, run_id)
         after = request.GET.get("after", "")
         context = {"run": run, **live_context(run, int(after) if after.isdecimal() else 0)}
         response = render(request, "lockstep/runs/live_update.html", context)
-        if not run.is_active:
+        if not run.is_active or run.is_waiting:
             response.status_code = STOP_POLLING
             response["HX-Refresh"] = "true"
         return response
@@ -148,14 +178,43 @@ class RunAdmin(ReadOnlyAdmin):
         run = self._run(request, run_id)
         if not request.user.has_perm("ledger.view_change"):
             raise PermissionDenied
+        about = self._about(request, run)
+        shown = changes_context(run, request.GET, request.user)
+        plan = about["plan"]
         return self.render_page(
             request,
             "lockstep/runs/changes_page.html",
             run,
-            title="What would change" if run.is_dry else "What changed",
+            title="What would change" if run.is_dry or plan else "What changed",
             run=run,
-            **changes_context(run, request.GET, request.user),
+            on_changes_page=True,
+            selectable=plan is not None and plan.may_decide,
+            selection_url=self.url("decide", run.pk),
+            chosen_question=plan.question("{count}", "chosen changes") if plan else "",
+            filter_question=plan.question(shown["passing"]) if plan else "",
+            **about,
+            **shown,
         )
+
+    def decide_view(self, request: HttpRequest, run_id: Any) -> HttpResponse:
+        """Apply exactly the plan that waits, or what was chosen of it, or reject it."""
+        run = runs(request.user, "approve").filter(pk=run_id).first()
+        if run is None:
+            raise PermissionDenied
+        answer = posted_answer(request.POST)
+        note = request.POST.get("note", "").strip()
+        try:
+            if answer.problem:
+                messages.error(request, answer.problem)
+            elif answer.approve:
+                approve_run(run, actor=request.user, selection=answer.selection, note=note)
+            else:
+                reject_run(run, actor=request.user, note=note)
+        except LockstepError as error:
+            messages.error(request, explain(error))
+        except PermissionDenied as error:
+            messages.error(request, f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        return redirect("admin:runs_run_change", run.pk)
 
     def do_cancel(self, request: HttpRequest, run: Run) -> None:
         cancel_run(run, actor=request.user)
