@@ -14,8 +14,13 @@ DuckDB database, whose memory is bounded and whose spill files are encrypted. Th
    has claimed them, are deleted, marked or kept, as the policies say. While any rejected record
    might be the one that is missing (its left key is unknown, or that key has no link and its
    right key is unknown), nothing is deleted or marked for being absent.
-5. *kept values*: a left record fails a `unique` check, too, if it equals a right record that
+5. *held* links (after an undo) are left alone while their left record is as it was when they were
+   held: neither written, nor inserted or deleted again.
+6. *kept values*: a left record fails a `unique` check, too, if it equals a right record that
    stays as it is: one that is neither paired nor deleted by this plan.
+
+Where a delete needs approval (`approve`), it is a conflict of kind `delete` instead, until a person
+has decided for exactly the right record that they saw.
 
 Right records without a link are never deleted. A record that had been marked and reappears is
 updated like any other: the mark itself goes only if its field is mapped.
@@ -84,6 +89,18 @@ CHANGES = pa.schema(
     ]
 )
 
+HELD = pa.schema([*KEYS, ("left", pa.string()), ("right", pa.string())])
+CONFLICTS = pa.schema(
+    [
+        ("kind", pa.string()),
+        *KEYS,
+        ("fields", pa.list_(pa.string())),
+        ("left", pa.string()),
+        ("right", pa.string()),
+        ("seen", pa.string()),
+    ]
+)
+
 _PAIRED = "(SELECT l.rowid, l.* FROM pair p JOIN left_side l ON l.rowid = p.l) l"
 _MESSAGES = {
     DUPLICATE_KEY: "several left records have the same key",
@@ -98,7 +115,8 @@ class PlanSummary:
 
     read_left: left records given, with those left out and rejected; linked: live links given;
     rejected, stops, warnings: what the planner itself found (duplicates, ambiguous, unique);
-    held_back: deletes and marks that are not made because `reason`.
+    held_back: deletes and marks that are not made because `reason`; kept: records that held links
+    keep as they are; asked: deletes that wait for a person.
     """
 
     read_left: int
@@ -115,6 +133,8 @@ class PlanSummary:
     deletes_held_back: bool = False
     held_back: int = 0
     reason: str = ""
+    kept: int = 0
+    asked: int = 0
 
     @property
     def changes(self) -> int:
@@ -224,9 +244,33 @@ class Planner:
         self._insert("right_side", columns, ", ".join([key, *select]))
 
     def add_links(self, table: pa.Table) -> None:
-        """Live links in scope: text columns `left_key`, `right_key`."""
+        """Links in scope: text columns `left_key`, `right_key`, perhaps `left_image`, `state`.
+
+        left_image: hash of the left record as it would be written (empty: there was none).
+        """
         columns = [("lk", table.column("left_key")), ("rk", table.column("right_key"))]
-        self._insert("links", columns, "*")
+        for short, name in (("li", "left_image"), ("state", "state")):
+            known = name in table.column_names
+            empty = pa.array([""] * table.num_rows, pa.string())
+            columns.append((short, table.column(name) if known else empty))
+        self._insert("links", columns, "lk, rk, li, state")
+
+    def add_decisions(self, table: pa.Table) -> None:
+        """What people decided: text columns kind, left_key, right_key, seen, side.
+
+        Only those of kind `delete` count: side `left` deletes, `right` keeps the right record.
+        """
+        columns = [
+            (short, table.column(name))
+            for short, name in (
+                ("kind", "kind"),
+                ("lk", "left_key"),
+                ("rk", "right_key"),
+                ("seen", "seen"),
+                ("side", "side"),
+            )
+        ]
+        self._insert("decided", columns, "*")
 
     def add_other_links(self, table: pa.Table) -> None:
         """Live links of left records that are not given, where only candidates are.
@@ -260,6 +304,7 @@ class Planner:
                 self._reject_duplicates()
                 self._reject_not_unique()
                 self._make_pairs()
+                self._keep_held()
             self._decide_absent()
             if not self.keys_only:
                 self._refuse_kept_values()
@@ -302,6 +347,30 @@ class Planner:
         )
         return self._batches(sql, KEYS, batch_rows)
 
+    def conflicts(self, batch_rows: int = 5_000) -> Iterator[pa.Table]:
+        """Deletes that wait for a person (schema `CONFLICTS`); `right` is the whole image."""
+        self.plan()
+        image = image_sql(self._values("r"))
+        sql = (
+            f"SELECT 'delete', a.lk, a.rk, CAST([] AS VARCHAR[]), NULL, {image}, {self._seen()} "
+            "FROM decision d JOIN absent_link a ON a.rowid = d.l "
+            "JOIN right_side r ON r.rowid = d.r WHERE d.operation = 'ask'"
+        )
+        return self._batches(sql, CONFLICTS, batch_rows)
+
+    def kept(self, batch_rows: int = 5_000) -> Iterator[pa.Table]:
+        """Links to be held because a person decided to keep the right record.
+
+        Columns left_key, right_key, left (NULL), right (the whole image).
+        """
+        self.plan()
+        sql = (
+            f"SELECT a.lk, a.rk, NULL, {image_sql(self._values('r'))} "
+            "FROM decision d JOIN absent_link a ON a.rowid = d.l "
+            "JOIN right_side r ON r.rowid = d.r WHERE d.operation = 'keep'"
+        )
+        return self._batches(sql, HELD, batch_rows)
+
     def rejections(self) -> Iterator[RecordRejection]:
         """Left records that the planner keeps out.
 
@@ -320,7 +389,10 @@ class Planner:
         for statement in (
             f"CREATE TABLE left_side(lk VARCHAR, rk VARCHAR{fields})",
             f"CREATE TABLE right_side(rk VARCHAR{fields}, m VARCHAR)",
-            "CREATE TABLE links(lk VARCHAR, rk VARCHAR)",
+            "CREATE TABLE links(lk VARCHAR, rk VARCHAR, li VARCHAR, state VARCHAR)",
+            "CREATE TABLE decided(kind VARCHAR, lk VARCHAR, rk VARCHAR, seen VARCHAR, "
+            "side VARCHAR)",
+            "CREATE TABLE kept_pair(l BIGINT)",
             "CREATE TABLE other_links(lk VARCHAR, rk VARCHAR)",
             "CREATE TABLE left_out(lk VARCHAR, rk VARCHAR)",
             "CREATE TABLE rejected(lk VARCHAR, rk VARCHAR)",
@@ -518,6 +590,17 @@ class Planner:
         )
         self._drop_bad_pairs()
 
+    def _keep_held(self) -> None:
+        """Pairs of held links whose left record is as it was are no pairs of this plan."""
+        if not self._count("links WHERE state = 'held'"):
+            return
+        self.connection.execute(
+            "INSERT INTO kept_pair SELECT p.l FROM pair p JOIN left_side l ON l.rowid = p.l "
+            f"JOIN links k ON k.lk = l.lk WHERE k.state = 'held' "
+            f"AND k.li = {hash_sql(self._values('l'))}"
+        )
+        self.connection.execute("DELETE FROM pair WHERE l IN (SELECT l FROM kept_pair)")
+
     def _drop_bad_pairs(self) -> None:
         self.connection.execute("DELETE FROM pair WHERE l IN (SELECT l FROM bad)")
 
@@ -558,8 +641,10 @@ class Planner:
             f"(SELECT bad.l FROM bad WHERE bad.code = {literal(KEY_TAKEN)})) "
             "OR k.rk IN (SELECT rk FROM rejected WHERE rk IS NOT NULL) AS claimed, "
             "coalesce(bool_or(r.rowid IN (SELECT r FROM pair WHERE r IS NOT NULL)), false) "
-            f"AS taken_over, {unknown} AND out.lk IS NULL AS held "
-            "FROM (SELECT DISTINCT lk, rk FROM links) k "
+            f"AS taken_over, {unknown} AND out.lk IS NULL AS held, "
+            "k.kept AND out.lk IS NULL AS kept "
+            "FROM (SELECT lk, rk, bool_or(state = 'held' AND li = '') AS kept FROM links "
+            "GROUP BY lk, rk) k "
             "LEFT JOIN (SELECT DISTINCT lk FROM left_out) out ON out.lk = k.lk "
             "LEFT JOIN right_side r ON r.rk = k.rk "
             f"WHERE {self._not_living('k')} AND {scope} GROUP BY ALL"
@@ -578,8 +663,25 @@ class Planner:
             f"INSERT INTO decision SELECT CASE WHEN a.held THEN 'held' ELSE '{operation}' END, "
             f"'{cause}', a.rowid, a.r FROM absent_link a JOIN right_side r ON r.rowid = a.r "
             f"WHERE a.left_out = {left_out} AND NOT a.several AND NOT a.claimed "
-            f"AND NOT a.taken_over AND {mark}"
+            f"AND NOT a.taken_over AND NOT a.kept AND {mark}"
         )
+        if operation == "ask":
+            self._honour_decisions()
+
+    def _honour_decisions(self) -> None:
+        """A decision about a delete holds while the right record is as the person saw it."""
+        self.connection.execute(
+            "UPDATE decision SET operation = CASE WHEN side = 'left' THEN 'delete' ELSE 'keep' "
+            "END, cause = 'decided' FROM (SELECT a.rowid AS a, c.side FROM absent_link a "
+            "JOIN right_side r ON r.rowid = a.r JOIN decided c ON c.kind = 'delete' "
+            f"AND c.lk = a.lk AND c.rk = a.rk AND c.seen = {self._seen()} "
+            "WHERE c.side IN ('left', 'right')) made "
+            "WHERE decision.l = made.a AND decision.operation = 'ask'"
+        )
+
+    def _seen(self) -> str:
+        """SQL of what stands for a delete's values: there is no left record, the right is r."""
+        return f"md5(chr(10) || {image_sql(self._values('r'))})"
 
     def _counts(self) -> PlanSummary:
         rows = self.connection.sql(
@@ -607,6 +709,8 @@ class Planner:
             deletes_held_back=unknown > 0 and self.complete,
             held_back=held,
             reason=_held_reason(unknown) if unknown and self.complete else "",
+            kept=self._count("kept_pair") + self._count("absent_link WHERE kept"),
+            asked=int(counts.get("ask", 0)),
         )
 
     def _inserts(self) -> str:
@@ -692,6 +796,8 @@ class Planner:
 def _operation(policy: DeletePolicy | LeavePolicy) -> str:
     if policy in (DeletePolicy.PROPAGATE, LeavePolicy.DELETE):
         return "delete"
+    if policy is DeletePolicy.APPROVE:
+        return "ask"
     return "mark" if policy in (DeletePolicy.MARK, LeavePolicy.MARK) else ""
 
 

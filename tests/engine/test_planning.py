@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from apps.engine.codec import image_hashes
 from apps.engine.planning import Planner
-from apps.engine.spec import CheckSpec, RuleSpec
+from apps.engine.spec import CheckSpec, DeletePolicy, RuleSpec
 from apps.engine.types_sql import key_text
 from tests.engine.specs import dataset, mapped
 
@@ -746,3 +746,74 @@ def test_a_million_records_are_planned_within_a_gibibyte(tmp_path):
     assert report["changes"] == 62_500
     assert report["unlinked"] == 468_750
     assert report["max_rss_mb"] < 1_024
+
+
+def held(*rows):
+    """Links that an undo holds: (number, code, image of the left record)."""
+    table = links(*((number, code) for number, code, _ in rows))
+    images = pa.array([image for _, _, image in rows], pa.string())
+    table = table.append_column("left_image", images)
+    return table.append_column("state", pa.array(["held"] * len(rows), pa.string()))
+
+
+def image_of(*row):
+    return image_hashes(right(row), TYPES)[0]
+
+
+def test_a_held_link_is_left_alone_until_its_left_record_is_edited(planner):
+    for edited in (False, True):
+        plan = planner()
+        name = "edited" if edited else "undone"
+        plan.add_left(left((1, "a", name, 1.0), (2, "b", "same", 1.0), (3, "c", name, 1.0)))
+        plan.add_right(right(("a", "restored", 1.0), ("b", "other", 1.0)))
+        plan.add_links(held((1, "a", image_of("a", "undone", 1.0))))
+        plan.add_links(held((3, "c", image_of("c", "undone", 1.0))))
+        plan.add_links(links((2, "b")))
+        summary = plan.plan()
+        update = [("update", lk(2), rk("b"), "changed")]
+        insert = [("insert", lk(3), rk("c"), "new")]
+        both = [("update", lk(1), rk("a"), "changed")]
+        assert brief(plan) == (insert + both + update if edited else update)
+        assert summary.kept == (0 if edited else 2)
+
+
+def test_a_record_that_an_undo_brought_back_is_not_deleted_again(planner):
+    plan = planner()
+    plan.add_right(right(("a", "A", 1.0), ("b", "B", 1.0)))
+    plan.add_links(held((1, "a", ""), (2, "b", image_of("b", "B", 1.0))))
+    assert plan.plan().kept == 1
+    assert brief(plan) == [("delete", lk(2), rk("b"), "deleted")]
+
+
+def decided(code, seen, side):
+    row = {"kind": "delete", "left_key": lk(1), "right_key": rk(code), "seen": seen, "side": side}
+    return pa.table({name: pa.array([value], pa.string()) for name, value in row.items()})
+
+
+def test_a_delete_that_needs_approval_is_a_conflict_until_a_person_decides(planner):
+    rule = RuleSpec(on_delete=DeletePolicy.APPROVE)
+
+    def planned(name, *decisions):
+        plan = planner(rule)
+        plan.add_right(right(("a", name, 1.0)))
+        plan.add_links(links((1, "a")))
+        for decision in decisions:
+            plan.add_decisions(decision)
+        plan.plan()
+        return plan
+
+    asking = planned("A")
+    (conflict,) = rows_of(asking.conflicts())
+    assert asking.plan().asked == 1
+    assert brief(asking) == []
+    assert (conflict["kind"], conflict["left_key"], conflict["left"]) == ("delete", lk(1), None)
+    assert json.loads(conflict["right"])["name"] == "A"
+    approved = planned("A", decided("a", conflict["seen"], "left"))
+    assert brief(approved) == [("delete", lk(1), rk("a"), "decided")]
+    assert rows_of(approved.conflicts()) == []
+    declined = planned("A", decided("a", conflict["seen"], "right"))
+    assert (brief(declined), rows_of(declined.conflicts())) == ([], [])
+    assert [row["right_key"] for row in rows_of(declined.kept())] == [rk("a")]
+    edited = planned("edited since", decided("a", conflict["seen"], "left"))
+    assert brief(edited) == []
+    assert len(rows_of(edited.conflicts())) == 1
