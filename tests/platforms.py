@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.engine.spec import CheckSpec, FieldMappingSpec
-from apps.ledger.models import Change, Rejection
+from apps.ledger.models import Change, Conflict, Rejection
 from apps.mappings.models import Mapping
 from apps.mappings.services import save_mapping
 from apps.rules.models import Rule
@@ -66,12 +66,13 @@ class Pair:
     fields: Sequence[FieldMappingSpec] = FIELDS
     checks: Sequence[CheckSpec] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    clients_sql: str = CLIENTS
 
     def __post_init__(self) -> None:
         self.left_path = self.folder / f"{self.name}-left.db"
         self.right_path = self.folder / f"{self.name}-right.db"
         left = sqlite_source(f"{self.name} left", self.left_path, CUSTOMERS)
-        right = sqlite_source(f"{self.name} right", self.right_path, CLIENTS)
+        right = sqlite_source(f"{self.name} right", self.right_path, self.clients_sql)
         self.mapping = Mapping(name=self.name, left=left.datasets.get(), right=right.datasets.get())
         save_mapping(self.mapping, self.fields, ["client_id"], actor=None)
         self.rule = Rule(name=self.name, mapping=self.mapping, **self.facts)
@@ -111,6 +112,26 @@ class Pair:
 
     def open_rejections(self) -> list[Rejection]:
         return list(Rejection.objects.filter(rule_id=self.rule.pk, state="open"))
+
+
+@dataclass
+class TwoWayPair(Pair):
+    """The same tables, kept in step both ways."""
+
+    fields: Sequence[FieldMappingSpec] = PLAIN_FIELDS
+
+    def __post_init__(self) -> None:
+        defaults = {"direction": "two_way", "first_contact": "left"}
+        self.facts = {**defaults, "max_deletes_percent": None, **self.facts}
+        super().__post_init__()
+
+    def customers(self) -> list[tuple[Any, ...]]:
+        with sqlite3.connect(self.left_path, timeout=30) as database:
+            sql = "SELECT id, name, email, balance FROM customers ORDER BY id"
+            return list(database.execute(sql))
+
+    def conflicts(self) -> list[Conflict]:
+        return list(Conflict.objects.filter(rule_id=self.rule.pk, state="open"))
 
 
 def lines(run: Run) -> str:

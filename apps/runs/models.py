@@ -130,6 +130,8 @@ class Run(BaseModel, Counters):
     sweep = models.BooleanField(default=False)  # a cursor rule's run that compares all keys
     cursor_from = models.CharField(max_length=100, blank=True)
     cursor_to = models.CharField(max_length=100, blank=True)
+    right_cursor_from = models.CharField(max_length=100, blank=True)
+    right_cursor_to = models.CharField(max_length=100, blank=True)
     rejection_ids = models.JSONField(default=list)  # of a replay
     selection = models.JSONField(default=list)  # [left key, right key] of the records; empty: all
     undoes = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="undos")
@@ -230,6 +232,7 @@ class Partition(BaseModel, Counters):
     range_field = models.CharField(max_length=255, blank=True)  # left field
     lower = models.BigIntegerField(null=True)
     upper = models.BigIntegerField(null=True)
+    apply_begun_at = models.DateTimeField(null=True)  # of the first attempt
     applied_sequence = models.PositiveIntegerField(default=0)  # checkpoint within the plan
     estimate = models.BigIntegerField(null=True)
 
@@ -323,6 +326,7 @@ class Checkpoint(models.Model):
     )
     cursor_field = models.CharField(max_length=255, blank=True)
     cursor = models.CharField(max_length=100, blank=True)  # canonical text
+    right_cursor = models.CharField(max_length=100, blank=True)  # of two-way rules
     swept_at = models.DateTimeField(null=True)
     succeeded_at = models.DateTimeField(null=True)
     version = models.ForeignKey(RuleVersion, null=True, on_delete=models.SET_NULL)

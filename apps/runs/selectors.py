@@ -14,6 +14,7 @@ from apps.runs.models import (
     COUNTER_NAMES,
     Checkpoint,
     Partition,
+    RestoreRequest,
     Run,
     RunLog,
     RunStatus,
@@ -26,6 +27,10 @@ def runs(actor: Any, action: str = "view") -> QuerySet[Run]:
 
 def partitions(actor: Any, action: str = "view") -> QuerySet[Partition]:
     return scoped(Partition.objects.select_related("run"), actor, action)
+
+
+def restore_requests(actor: Any, action: str = "view") -> QuerySet[RestoreRequest]:
+    return scoped(RestoreRequest.objects.select_related("rule", "requested_by"), actor, action)
 
 
 def log_lines(run: Run, after_id: int = 0, limit: int = 500) -> list[RunLog]:

@@ -43,21 +43,22 @@ _NO_FIELDS = "CAST([] AS VARCHAR[])"
 def changes_sql(layout: Layout) -> Iterator[tuple[str, str]]:
     """What must have rows, and a query with the columns of CHANGES over it.
 
-    Deletes and marks, updates, then inserts; the right side, then the left.
+    Deletes and marks, updates, then inserts; the right side, then the left. Last come the derived
+    fields of what is inserted on the left: without the insert they must not be written.
     """
     right, left = ("dropping WHERE side = 'right'", "dropping WHERE side = 'left'")
     yield right, _deletes(layout, "right")
     if layout.right_mark is not None:
         yield right, _right_marks(layout)
     yield f"final WHERE {any_right(layout)}", _right_updates(layout)
-    if layout.derived & layout.settled:
-        yield "left_final", _derived_updates(layout)
     yield "right_final", _right_inserts(layout)
     yield left, _deletes(layout, "left")
     if layout.left_mark is not None:
         yield left, _left_marks(layout)
     yield "final WHERE left_write", _left_updates(layout)
     yield "left_final", _left_inserts(layout)
+    if layout.derived & layout.settled:
+        yield "left_final", _derived_updates(layout)
 
 
 def any_right(layout: Layout) -> str:

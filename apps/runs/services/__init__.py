@@ -8,18 +8,32 @@ part; `dispatching` sends work to workers; `scheduling` starts what is due and m
 
 from apps.runs.services.approving import ChangeSelection, approve_run, reject_run
 from apps.runs.services.requesting import cancel_run, replay_rejections, request_run
+from apps.runs.services.restoring import (
+    approve_restore,
+    decline_restore,
+    plan_undo,
+    request_restore,
+    withdraw_restore,
+)
 from apps.runs.services.scheduling import start_due_runs, tick
 from apps.runs.services.working import work, work_until_finished
+from apps.runs.services.written import UndoScope
 
 __all__ = [
     "ChangeSelection",
+    "UndoScope",
+    "approve_restore",
     "approve_run",
     "cancel_run",
+    "decline_restore",
+    "plan_undo",
     "reject_run",
     "replay_rejections",
+    "request_restore",
     "request_run",
     "start_due_runs",
     "tick",
+    "withdraw_restore",
     "work",
     "work_until_finished",
 ]

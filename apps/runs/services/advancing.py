@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import transaction
 
 from apps.core.clock import now
-from apps.ledger.services import resolve_rejections
+from apps.ledger.services import resolve_rejections, withdraw_all_conflicts
 from apps.runs.models import (
     Checkpoint,
     Partition,
@@ -117,8 +117,13 @@ def _what_was_done(run: Run) -> str:
 
 
 def _resolve(run: Run) -> None:
-    """Rejections whose record passed, or that a run over everything did not repeat, are over."""
+    """Rejections whose record passed, or that a run over everything did not repeat, are over.
+
+    So are conflicts that a run over everything did not meet.
+    """
     resolve_rejections(run.rule_id, run.pk, everything=run.sees_everything)
+    if run.sees_everything:
+        withdraw_all_conflicts(run.rule_id, run.pk)
 
 
 def _store_checkpoint(run: Run) -> None:
@@ -133,6 +138,13 @@ def _store_checkpoint(run: Run) -> None:
         moved_on = run.cursor_from and checkpoint.cursor
         checkpoint.cursor = (
             later_cursor(checkpoint.cursor, run.cursor_to) if moved_on else run.cursor_to
+        )
+    if run.right_cursor_to:
+        moved_on = run.right_cursor_from and checkpoint.right_cursor
+        checkpoint.right_cursor = (
+            later_cursor(checkpoint.right_cursor, run.right_cursor_to)
+            if moved_on
+            else run.right_cursor_to
         )
     if (run.sweep or not run.cursor_from) and not run.deletes_held_back:
         checkpoint.swept_at = run.started_at

@@ -3,33 +3,68 @@
 A batch is written at the target in one transaction, then settled here in one transaction. A crash
 between the two leaves the batch in doubt: whoever takes the partition over applies it again, and
 the target's compare-and-set answers ALREADY for what had got through.
+
+A two-way plan writes the right side first, then the left one. One side's lock is held at a time,
+so that rules which share a dataset cannot wait for one another in a circle. What the target made
+of a record is what its link remembers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import groupby, takewhile
 
-import orjson
-import pyarrow as pa
-
-from apps.connectors.base import (
-    ChangeBatch,
-    Operation,
-    WriteProblem,
-    WriteSession,
-    WriteStatus,
-)
-from apps.engine.codec import decode_images, decode_keys
-from apps.ledger.models import Change
+from apps.connectors.base import Operation, WriteProblem, WriteSession, WriteStatus
+from apps.core.clock import now
+from apps.ledger.models import Change, Side
 from apps.ledger.selectors import PlannedChange, PlanReader
-from apps.ledger.services import Refusal, WorkIdentity, record_rejections, settle
+from apps.ledger.services import (
+    Refusal,
+    Stored,
+    WorkIdentity,
+    record_conflicts,
+    record_rejections,
+    resolve_conflicts,
+    settle,
+)
 from apps.runs.models import Partition, Run
 from apps.runs.services.context import RunContext, load_context
+from apps.runs.services.dependents import blocked
 from apps.runs.services.leasing import Lease
+from apps.runs.services.parking import in_doubt_conflicts
 from apps.runs.services.rejecting import from_target
+from apps.runs.services.views import LeftViews
+from apps.runs.services.writing import SideWriter
 
 _COUNTER = {"insert": "inserted", "update": "updated", "delete": "deleted"}
+_COUNTERS = (
+    *("inserted", "updated", "deleted", "inserted_left", "updated_left", "deleted_left"),
+    *("stale", "rejected", "in_doubt", "bytes_written"),
+)
+
+
+@dataclass(slots=True)
+class BatchOutcome:
+    """What became of a batch: problems and what the target gave back, by sequence."""
+
+    problems: dict[int, WriteProblem] = field(default_factory=dict)
+    stored: dict[int, Stored] = field(default_factory=dict)
+
+    def lacks_reference(self, change: PlannedChange) -> bool:
+        problem = self.problems.get(change.sequence)
+        return problem is not None and problem.code == "record.reference_missing"
+
+    def add(self, other: BatchOutcome) -> None:
+        self.problems.update(other.problems)
+        self.stored.update(other.stored)
+
+    def replace(self, changes: Sequence[PlannedChange], again: BatchOutcome) -> None:
+        """These changes were written once more."""
+        for change in changes:
+            self.problems.pop(change.sequence, None)
+        self.add(again)
 
 
 class PartitionApply:
@@ -41,116 +76,158 @@ class PartitionApply:
         self.plan = PlanReader(partition.pk)
         self.context: RunContext = load_context(partition.run)
         self.work = WorkIdentity(partition.run.rule_id, partition.run_id, partition.pk)
-        self.key_types = {
-            name: self.context.right.field(name).type for name in self.context.mapping.key
-        }
-        used = {field.name: field.type for field in self.context.right.fields}
-        self.types = {**self.context.right_types, **used}
+        self.writers: dict[str, SideWriter] = {}
+        self.views = LeftViews(self.context)
         # The stream lane is chosen only for a rule without links.
         self.first_links = partition.run.lane == Run.Lane.STREAM
-        names = ("inserted", "updated", "deleted", "stale", "rejected", "bytes_written")
-        self.counters = {name: getattr(partition, name) for name in names}
+        self.counters = {name: getattr(partition, name) for name in _COUNTERS}
+        self.in_doubt = partition.apply_begun_at is not None
 
     def execute(self) -> None:
-        context = self.context
-        if not self.plan.next(self.partition.applied_sequence, 1):
-            self._done()
-            return
-        session = context.right_connector.write_session(
-            context.right, lock=self._lock_name(), lease_seconds=self.lease.remaining
-        )
-        with session as writer:
-            self.lease.fence()
+        with ExitStack() as closing:
+            closing.callback(self.views.close)
+            self._begin()
             while batch := self._next_batch():
+                self._apply_side(batch)
+        self.lease.update(state=Partition.State.DONE, lease_until=None)
+
+    def _begin(self) -> None:
+        if not self.in_doubt:
+            self.lease.update(apply_begun_at=now())
+
+    def _apply_side(self, batch: list[PlannedChange]) -> None:
+        """Apply batches while they are written to the same side, in one session."""
+        side = batch[0].side
+        with self._writer(side).session(self.lease.remaining) as writer:
+            self.lease.fence()
+            while batch and batch[0].side == side:
                 self.lease.check()
                 self._apply_and_settle(writer, batch)
-        self._done()
+                batch = self._next_batch()
 
-    def _lock_name(self) -> str:
-        part = self.partition
-        return f"lockstep:{part.run.rule_id}:{part.number if part.range_field else 'all'}"
+    def _writer(self, side: str) -> SideWriter:
+        if side not in self.writers:
+            self.writers[side] = self.context.writer(side, self.partition)
+        return self.writers[side]
 
     def _next_batch(self) -> list[PlannedChange]:
-        rows = self.context.right_connector.capabilities.batch_rows
-        return self.plan.next(self.partition.applied_sequence, rows)
+        """The next changes, as many as suit their side; all of them are written to one side."""
+        part = self.partition
+        first = self.plan.next(part.applied_sequence, 1)
+        if not first:
+            return []
+        side = first[0].side
+        rows = self._writer(side).batch_rows
+        found = self.plan.next(part.applied_sequence, rows)
+        return list(takewhile(lambda change: change.side == side, found))
 
     def _apply_and_settle(self, writer: WriteSession, batch: Sequence[PlannedChange]) -> None:
-        problems = self._write(writer, batch)
-        waiting = [c for c in batch if _lacks_reference(problems.get(c.sequence))]
+        outcome = BatchOutcome()
+        if self.context.two_way is not None:
+            outcome.problems.update(blocked(self.partition.pk, batch))
+        outcome.add(self._write(writer, [c for c in batch if c.sequence not in outcome.problems]))
+        waiting = [change for change in batch if outcome.lacks_reference(change)]
         while waiting and len(waiting) < len(batch):  # a record may refer to one after it
-            again = self._write(writer, waiting)
-            for change in waiting:
-                problems.pop(change.sequence, None)
-            problems.update(again)
-            left = [c for c in waiting if _lacks_reference(problems.get(c.sequence))]
+            outcome.replace(waiting, self._write(writer, waiting))
+            left = [change for change in waiting if outcome.lacks_reference(change)]
             if len(left) == len(waiting):
                 break
             waiting = left
-        self._settle(batch, problems)
+        self.in_doubt = False
+        self._settle(batch, outcome)
 
-    def _write(
-        self, writer: WriteSession, batch: Sequence[PlannedChange]
-    ) -> dict[int, WriteProblem]:
-        problems: dict[int, WriteProblem] = {}
-        for (operation, fields), group in groupby(batch, key=lambda c: (c.operation, c.fields)):
+    def _write(self, writer: WriteSession, batch: Sequence[PlannedChange]) -> BatchOutcome:
+        outcome = BatchOutcome()
+        if not batch:
+            return outcome
+        side = self._writer(batch[0].side)
+        for _, group in groupby(batch, key=_alike):
             changes = list(group)
-            change_batch = self._change_batch(Operation(operation), fields, changes)
-            result = writer.apply(change_batch, self.lease.fence)
+            change_batch = side.batch(changes, in_doubt=self.in_doubt)
+            options = {"returning": side.returning} if side.returning else {}
+            result = writer.apply(change_batch, self.lease.fence, **options)
             self.counters["bytes_written"] += result.bytes_written
             for index, problem in result.exceptions.items():
                 if problem.status is not WriteStatus.ALREADY:
-                    problems[changes[index].sequence] = problem
-        return problems
+                    outcome.problems[changes[index].sequence] = problem
+            is_left = changes[0].side == Side.LEFT
+            views = self.views.by_key if is_left and self.context.two_way else None
+            outcome.stored.update(side.stored(changes, result, views))
+        return outcome
 
-    def _change_batch(
-        self, operation: Operation, fields: Sequence[str], changes: Sequence[PlannedChange]
-    ) -> ChangeBatch:
-        key = decode_keys([change.right_key for change in changes], self.key_types)
-        before = after = None
-        if operation is not Operation.INSERT:
-            before = self._images([change.before for change in changes])
-        if operation is not Operation.DELETE:
-            after = self._images([change.after for change in changes])
-        return ChangeBatch(operation, key, before, after)
-
-    def _images(self, images: Sequence[str]) -> pa.Table:
-        types = {name: self.types[name] for name in orjson.loads(images[0])}
-        return decode_images(images, types)
-
-    def _settle(self, batch: Sequence[PlannedChange], problems: dict[int, WriteProblem]) -> None:
+    def _settle(self, batch: Sequence[PlannedChange], outcome: BatchOutcome) -> None:
+        problems = outcome.problems
         refused = {sequence: _refusal(problem) for sequence, problem in problems.items()}
-        rejected = [
-            from_target(change, problems[change.sequence])
-            for change in batch
-            if change.sequence in problems
-            and problems[change.sequence].status is WriteStatus.REJECTED
-        ]
         for change in batch:
-            problem = problems.get(change.sequence)
-            name = _COUNTER[change.operation] if problem is None else problem.status.value
-            self.counters[name] += 1
+            self._count(change, problems.get(change.sequence))
         last = batch[-1].sequence
         with self.lease.transaction():
-            settle(self.work, batch, refused, first_links=self.first_links)
-            record_rejections(self.work, rejected)
+            settle(
+                self.work,
+                batch,
+                refused,
+                stored=outcome.stored,
+                first_links=self.first_links,
+                hold=self.partition.run.kind == Run.Kind.UNDO,
+            )
+            self._keep_refused(batch, problems)
+            self._resolve_decided(batch, problems)
             self.lease.update(applied_sequence=last, **self.counters)
         self.partition.applied_sequence = last
 
-    def _done(self) -> None:
-        self.lease.update(state=Partition.State.DONE, lease_until=None)
+    def _count(self, change: PlannedChange, problem: WriteProblem | None) -> None:
+        name = _COUNTER[change.operation] if problem is None else problem.status.value
+        self.counters[name] += 1
+        if problem is None and change.side == Side.LEFT:
+            self.counters[f"{name}_left"] += 1
+
+    def _keep_refused(
+        self, batch: Sequence[PlannedChange], problems: dict[int, WriteProblem]
+    ) -> None:
+        """What the target refused is a rejection; what is in doubt waits for a person."""
+        by_status: dict[WriteStatus, list[PlannedChange]] = {}
+        for change in batch:
+            if change.sequence in problems:
+                by_status.setdefault(problems[change.sequence].status, []).append(change)
+        rejected = by_status.get(WriteStatus.REJECTED, [])
+        if self.partition.run.kind == Run.Kind.SYNC:
+            record_rejections(self.work, [from_target(c, problems[c.sequence]) for c in rejected])
+        doubtful = by_status.get(WriteStatus.IN_DOUBT, [])
+        if doubtful:
+            record_conflicts(self.work, in_doubt_conflicts(doubtful))
+
+    def _resolve_decided(
+        self, batch: Sequence[PlannedChange], problems: dict[int, WriteProblem]
+    ) -> None:
+        done = [
+            change
+            for change in batch
+            if change.cause == Change.Cause.DECIDED and change.sequence not in problems
+        ]
+        if done:
+            resolve_conflicts(
+                self.work.rule_id,
+                self.work.run_id,
+                left_keys=[change.left_key for change in done if change.left_key],
+                right_keys=[change.right_key for change in done if change.right_key],
+            )
 
 
-def _lacks_reference(problem: WriteProblem | None) -> bool:
-    return problem is not None and problem.code == "record.reference_missing"
+def _alike(change: PlannedChange) -> tuple[object, ...]:
+    """Changes that are alike here go into one ChangeBatch."""
+    assigned = change.operation == Operation.INSERT and not change.own_key
+    return change.operation, change.fields, assigned
 
 
 def _refusal(problem: WriteProblem) -> Refusal:
     stale = problem.status is WriteStatus.STALE
-    message = problem.message or (
-        "the record moved after it was planned; the next run plans it again" if stale else ""
-    )
+    outcome = {
+        WriteStatus.STALE: Change.Outcome.STALE,
+        WriteStatus.IN_DOUBT: Change.Outcome.IN_DOUBT,
+    }.get(problem.status, Change.Outcome.REJECTED)
+    message = problem.message or ("the record moved after it was planned" if stale else "")
     return Refusal(
-        Change.Outcome.STALE if stale else Change.Outcome.REJECTED,
+        outcome,
         problem.code or ("record.stale" if stale else "record.invalid"),
         message,
         problem.field,

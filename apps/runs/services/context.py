@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow as pa
-
-from apps.connectors.base import Connector, DatasetSchema, FieldSchema, ReadBatch
+from apps.connectors.base import Connector, DatasetSchema, FieldSchema
 from apps.connectors.errors import ConfigurationError, FieldMissing, SchemaMismatch
 from apps.connectors.registry import connector_class
 from apps.connectors.types import NeutralType
 from apps.core.selectors import platform_state
-from apps.engine.execution import Runner
-from apps.engine.sandbox import Limits, Sandbox
-from apps.engine.spec import (
-    DatasetSpec,
-    MappingSpec,
-    RuleSpec,
-)
-from apps.engine.transform import TransformProgram, compile_transform
-from apps.ledger.selectors import link_lookup
-from apps.mappings.selectors import (
-    LINK_PREFIX,
-    linked_rules,
-    lookup_names,
-    lookup_values,
-    mapping_expressions,
-)
+from apps.engine.reconcile import TwoWayPrograms
+from apps.engine.spec import DatasetSpec, MappingSpec, RuleSpec
+from apps.engine.transform import TransformProgram
+from apps.ledger.models import Side
 from apps.rules.models import Rule
-from apps.runs.models import Run
-from apps.runs.services.reading import SideReader
+from apps.runs.models import Partition, Run
+from apps.runs.services.programs import compile_programs, right_fields_used
+from apps.runs.services.reading import Batches, SideReader
+from apps.runs.services.writing import SideWriter
 from apps.sources.models import Dataset, Source
 from apps.sources.selectors import connector_for
 
@@ -41,7 +29,8 @@ class RunContext:
     """A run's pinned mapping and rule, and the two sides as they are now.
 
     left, right: the fields that the version uses; left_types, right_types: all that can be
-    written, which the before-image of a delete holds.
+    written, which the before-image of a delete holds; program: from left to right; two_way: the
+    programs of a two-way rule, `program` among them.
     """
 
     run: Run
@@ -52,6 +41,7 @@ class RunContext:
     left_connector: Connector[Any]
     right_connector: Connector[Any]
     program: TransformProgram
+    two_way: TwoWayPrograms | None
     left_types: dict[str, NeutralType]
     right_types: dict[str, NeutralType]
 
@@ -68,9 +58,51 @@ class RunContext:
     def right_reader(self) -> SideReader:
         return SideReader(self.right_connector, self.right, self.mapping.key)
 
-    def left_by_key(self, keys: Sequence[str]) -> Iterator[ReadBatch]:
+    @property
+    def mapped_types(self) -> dict[str, NeutralType]:
+        """Types of the mapped right fields, in the mapping's order: what left views hold."""
+        return {field.right: self.right.field(field.right).type for field in self.mapping.fields}
+
+    def writer(self, side: str, partition: Partition) -> SideWriter:
+        """How a side is written by a partition's plan."""
+        if side == Side.LEFT:
+            returning = self._returned(self.left_connector, self.left_fields)
+            lock = dataset_lock(self.run, side)
+            return SideWriter(self.left_reader, self.left_types, lock, returning, self._left_match)
+        mapped = tuple(self.mapped_types)
+        returning = self._returned(self.right_connector, mapped)
+        whole = self.two_way is not None or self.run.kind == Run.Kind.UNDO
+        lock = dataset_lock(self.run, side) if whole else _range_lock(partition)
+        match = tuple(item.field for item in self.mapping.match)
+        return SideWriter(self.right_reader, self.right_types, lock, returning, match)
+
+    def _returned(self, connector: Connector[Any], fields: Sequence[str]) -> tuple[str, ...]:
+        """What writes are to give back: the bases of two-way rules need it."""
+        wanted = self.two_way is not None and connector.capabilities.returns_stored
+        return tuple(fields) if wanted else ()
+
+    @property
+    def _left_match(self) -> tuple[str, ...]:
+        """The match fields as left fields, where each is a plain copy."""
+        copied = {f.right: f.left for f in self.mapping.fields if f.left and not f.to_right}
+        names = [copied.get(item.field, "") for item in self.mapping.match]
+        return tuple(names) if all(names) else ()
+
+    def left_by_key(self, keys: Sequence[str]) -> Batches:
         """The left records of these keys, with `left_fields`."""
         return self.left_reader.by_key(self.left_fields, keys)
+
+
+def dataset_lock(run: Run, side: str) -> str:
+    """The name of the right to write a whole dataset, whichever rule does."""
+    mapping = run.rule.mapping
+    return f"lockstep:dataset:{mapping.left_id if side == Side.LEFT else mapping.right_id}"
+
+
+def _range_lock(partition: Partition) -> str:
+    """The name of the right to write what one partition of a one-way rule covers."""
+    part = partition.number if partition.range_field else "all"
+    return f"lockstep:{partition.run.rule_id}:{part}"
 
 
 def source_of(run: Run, side: str) -> Source:
@@ -88,13 +120,11 @@ def load_context(run: Run) -> RunContext:
     rule = run.version.spec()
     left = connector_for(source_of(run, "left"))
     right = connector_for(source_of(run, "right"))
-    program = compile_transform(mapping, rule, lookups=known_lookups(mapping, rule))
+    program, two_way = compile_programs(mapping, rule)
     left_used = program.left_fields
     left_live = left.describe(mapping.left.name)
     right_live = right.describe(mapping.right.name)
-    used_right = [field.right for field in mapping.fields]
-    if rule.mark_field:
-        used_right.append(rule.mark_field)
+    used_right = right_fields_used(mapping, rule)
     left_pinned = pinned_schema(left, left_live, mapping.left, left_used)
     right_pinned = pinned_schema(right, right_live, mapping.right, used_right)
     return RunContext(
@@ -106,6 +136,7 @@ def load_context(run: Run) -> RunContext:
         left_connector=left,
         right_connector=right,
         program=program,
+        two_way=two_way,
         left_types=_writable_types(left_live, left_pinned),
         right_types=_writable_types(right_live, right_pinned),
     )
@@ -153,39 +184,6 @@ def pinned_schema(
     )
 
 
-def _links_used(mapping: MappingSpec, rule: RuleSpec) -> set[str]:
-    """Names of the rules whose links expressions and checks look up."""
-    checks = rule.checks
-    texts = [*mapping_expressions(mapping), rule.filter, *(c.expression for c in checks)]
-    named = {c.lookup.removeprefix(LINK_PREFIX) for c in checks if c.lookup.startswith(LINK_PREFIX)}
-    return linked_rules(*texts) | named
-
-
-def known_lookups(mapping: MappingSpec, rule: RuleSpec) -> set[str]:
-    """Names that the version's expressions may look up."""
-    return lookup_names() | {LINK_PREFIX + name for name in _links_used(mapping, rule)}
-
-
-def lookups_for(context: RunContext) -> dict[str, pa.Table]:
-    """The lookup tables and links that the version's program uses."""
-    names = set(context.program.lookups)
-    links = {name for name in names if name.startswith(LINK_PREFIX)}
-    tables = lookup_values(names - links)
-    for name in links:
-        rule = Rule.objects.filter(name=name.removeprefix(LINK_PREFIX)).first()
-        if rule is None:
-            raise ConfigurationError(f"the rule that '{name}' names is not there")
-        tables[name] = link_lookup(rule.pk)
-    return tables
-
-
-def transformer(program: TransformProgram, lookups: dict[str, pa.Table]) -> Runner | Sandbox:
-    """What runs a program: this process if nobody wrote an expression in it, else a child."""
-    if program.trusted:
-        return Runner(program, lookups)
-    return Sandbox(program, lookups, Limits())
-
-
 def require_unpaused(run_or_rule: Run | Rule) -> None:
     """Raises RunRefused when the rule, one of its sources or everything is paused."""
     from apps.runs.services.errors import RunRefused
@@ -203,11 +201,15 @@ def require_unpaused(run_or_rule: Run | Rule) -> None:
 
 
 def require_writable(context: RunContext) -> None:
-    """Raises ConfigurationError when the right side cannot be written."""
-    capabilities = connector_class(source_of(context.run, "right").connector).capabilities
-    if not capabilities.write or not context.right.writable:
-        raise ConfigurationError(
-            f"'{context.right.name}' cannot be written",
-            where=source_of(context.run, "right").name,
-            remedy="Choose a table or a file that this source's user may write.",
-        )
+    """Raises ConfigurationError when a side that is written to cannot be."""
+    sides = [("right", context.right)]
+    if context.two_way is not None:
+        sides.append(("left", context.left))
+    for side, dataset in sides:
+        source = source_of(context.run, side)
+        if not connector_class(source.connector).capabilities.write or not dataset.writable:
+            raise ConfigurationError(
+                f"'{dataset.name}' cannot be written",
+                where=source.name,
+                remedy="Choose a table or a file that this source's user may write.",
+            )

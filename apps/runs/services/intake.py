@@ -7,6 +7,7 @@ planner is told of it so that nothing counts as deleted for being rejected.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from apps.engine.transform import Transformed, cursor_maximum
 from apps.ledger.selectors import open_rejection_keys
 from apps.runs.services.cursors import later_cursor
 from apps.runs.services.plan_session import PlanSession
+from apps.runs.services.reading import Batches
 from apps.runs.services.rejecting import check_stopped, from_check, from_reading
 
 
@@ -54,22 +56,26 @@ class Intake:
     def __post_init__(self) -> None:
         self._open = pa.array(open_rejection_keys(self.session.run.rule_id), pa.string())
 
-    def take(self, batches: Iterable[ReadBatch], *, moves_cursor: bool = False) -> None:
+    def take(self, batches: Batches, *, moves_cursor: bool = False) -> None:
         """moves_cursor: these are all records of the window, so that the cursor may move on.
 
         Records that were read by key came after the window's snapshot and say nothing about it.
         """
-        for batch in batches:
-            self.session.lease.check()
-            if moves_cursor:
-                self._note_cursor(batch)
-            self._count(batch)
-            done = self.transformer.run(batch.records)
-            self.planner.add_left(done.records)
-            self.planner.add_left_out(done.left_out)
-            self._keep_rejected(batch.rejected, done)
-            self._note_keys(done)
-            self.session.show_progress()
+        with closing(batches):
+            for batch in batches:
+                self.session.lease.check()
+                if moves_cursor:
+                    self._note_cursor(batch)
+                self._take(batch)
+
+    def _take(self, batch: ReadBatch) -> None:
+        self._count(batch)
+        done = self.transformer.run(batch.records)
+        self.planner.add_left(done.records)
+        self.planner.add_left_out(done.left_out)
+        self._keep_rejected(batch.rejected, done)
+        self._note_keys(done)
+        self.session.show_progress()
 
     def _note_cursor(self, batch: ReadBatch) -> None:
         name = self.session.context.rule.cursor_field

@@ -10,11 +10,15 @@ import pyarrow as pa
 
 from apps.ledger.services import RejectedRecord, WorkIdentity, record_rejections
 from apps.runs.models import Partition, Run, RunLog
-from apps.runs.services.context import RunContext, load_context, lookups_for
+from apps.runs.services.context import RunContext, load_context
 from apps.runs.services.leasing import Lease
 from apps.runs.services.logs import log
+from apps.runs.services.programs import lookups_for
 
-COUNTED = ("read", "left_out", "unchanged", "rejected", "warnings", "bytes_read")
+COUNTED = (
+    *("read", "read_right", "left_out", "unchanged", "rejected"),
+    *("conflicts", "warnings", "bytes_read"),
+)
 
 
 @dataclass(slots=True)

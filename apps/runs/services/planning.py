@@ -7,43 +7,51 @@ A partition that is planned again (its worker was lost) forgets its first plan b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from contextlib import closing
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from django.conf import settings
 
-from apps.connectors.base import ReadBatch
 from apps.engine.planning import Planner, PlanSummary
-from apps.engine.spec import Delta
+from apps.engine.spec import DeletePolicy, Delta
 from apps.ledger.selectors import (
+    decisions_for,
     link_batches,
     link_table,
     links_of_left,
     links_of_right,
-    open_rejection_keys,
-    stale_left_keys,
 )
-from apps.ledger.services import discard_plan, store_links
-from apps.runs.models import Partition, Run, RunLog, RunStatus
-from apps.runs.services.context import transformer
+from apps.ledger.services import (
+    discard_plan,
+    hold_links,
+    record_conflicts,
+    resolve_conflicts,
+    store_links,
+)
+from apps.runs.models import Partition, Run, RunLog
+from apps.runs.services.carrying import carried_keys
+from apps.runs.services.decisions import as_planner_takes_them
 from apps.runs.services.intake import Intake
 from apps.runs.services.leasing import Lease
 from apps.runs.services.plan_session import PlanSession
-from apps.runs.services.reading import links_in_range, range_over
+from apps.runs.services.programs import transformer
+from apps.runs.services.reading import Batches, links_in_range, range_over
 from apps.runs.services.replaying import replayed_batches
 from apps.runs.services.scope import keys_in_scope
 from apps.runs.services.storing import (
     KEY_COLUMNS,
     STORE_ROWS,
     finish_plan,
+    spill_directory,
     store_gone,
     store_plan,
     store_refused,
     with_whole_deletes,
 )
 from apps.runs.services.sweeping import Absent, sweep
+from apps.runs.services.two_way import TwoWayPlan
+from apps.runs.services.undoing import UndoPlan
 
 
 class OneWayPlan:
@@ -79,6 +87,8 @@ class OneWayPlan:
             spill_directory=spill_directory(),
         )
         with planner, transformer(self.context.program, session.lookups) as program:
+            if self.context.rule.on_delete is DeletePolicy.APPROVE:
+                planner.add_decisions(as_planner_takes_them(decisions_for(self.run.rule_id)))
             intake = Intake(session, planner, program, remember=not self.complete)
             self._read_left(intake)
             self._read_right(planner, intake)
@@ -103,7 +113,7 @@ class OneWayPlan:
         name = context.rule.cursor_field
         batches = reader.since(context.left_fields, name, run.cursor_from)
         intake.take(batches, moves_cursor=True)
-        keys = set(carried_over(run))
+        keys = {left for left, _ in carried_keys(run) if left}
         if run.sweep:
             keys |= set(self._sweep())
         intake.take(context.left_by_key(sorted(keys - intake.seen)))
@@ -149,14 +159,15 @@ class OneWayPlan:
         planner.add_other_links(others.filter(strange))
         return sorted({*intake.candidates, *links.column("right_key").to_pylist()} - {None})
 
-    def _add_right(self, planner: Planner, batches: Iterable[ReadBatch]) -> None:
-        for batch in batches:
-            self.session.lease.check()
-            planner.add_right(batch.records)
-            for item in batch.rejected:
-                planner.add_rejected([(None, None)])  # unknown: nothing is deleted for absence
-                message = f"A target record cannot be read: {item.code} {item.field}"
-                self.session.note(message, RunLog.Level.WARNING)
+    def _add_right(self, planner: Planner, batches: Batches) -> None:
+        with closing(batches):
+            for batch in batches:
+                self.session.lease.check()
+                planner.add_right(batch.records)
+                for item in batch.rejected:
+                    planner.add_rejected([(None, None)])  # nothing is deleted for absence
+                    message = f"A target record cannot be read: {item.code} {item.field}"
+                    self.session.note(message, RunLog.Level.WARNING)
 
     def _store(self, planner: Planner, *, first_links: bool) -> set[str]:
         """Write the plan, the links of equal pairs and the planner's own rejections."""
@@ -172,16 +183,31 @@ class OneWayPlan:
             with session.lease.transaction():
                 store_links(session.work, zip(*columns, strict=True), first_links=first_links)
         store_gone(session, planner.gone(STORE_ROWS))
+        self._store_conflicts(planner)
         return refused
+
+    def _store_conflicts(self, planner: Planner) -> None:
+        """Deletes that wait for a person, and those that a person decided against."""
+        work = self.session.work
+        for batch in planner.conflicts(STORE_ROWS):
+            with self.session.lease.transaction():
+                record_conflicts(work, batch)
+        for batch in planner.kept(STORE_ROWS):
+            with self.session.lease.transaction():
+                hold_links(work, batch)
+                keys = batch.column("left_key").to_pylist()
+                resolve_conflicts(work.rule_id, work.run_id, left_keys=keys)
 
     def _finish(self, summary: PlanSummary, intake: Intake, refused: set[str]) -> None:
         session = self.session
         session.counters["unchanged"] = summary.unchanged
+        session.counters["conflicts"] = summary.asked
         session.counters["warnings"] += sum(summary.warnings.values())
         updates = summary.updates + summary.marks
         finish_plan(
             session,
             passed=intake.passed - refused,
+            seen=(intake.seen, set()),
             held_back=summary.reason if summary.deletes_held_back else self.held_back,
             cursor=intake.cursor,
             planned={
@@ -196,29 +222,13 @@ class OneWayPlan:
         )
 
 
-def spill_directory() -> Path:
-    """Where planners may spill; made at first use."""
-    spill: Path = settings.LOCKSTEP["SPILL_DIR"]
-    spill.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return spill
-
-
-def carried_over(run: Run) -> list[str]:
-    """Left keys that a cursor would not show again though they are not in step yet.
-
-    Open rejections, and records that had moved when they were to be written, in any run since
-    (and with) the last one that moved the checkpoint.
-    """
-    runs = run.rule.runs.exclude(pk=run.pk).filter(mode=Run.Mode.APPLY)
-    settled = (RunStatus.SUCCEEDED, RunStatus.PARTIAL)
-    last = runs.filter(status__in=settled, rejection_ids=[]).order_by("-created_at").first()
-    if last is not None:
-        runs = runs.filter(created_at__gte=last.created_at)
-    ids = list(runs.filter(stale__gt=0).values_list("pk", flat=True)[:100])
-    return open_rejection_keys(run.rule_id) + stale_left_keys(ids)
-
-
 def plan(partition: Partition, lease: Lease) -> None:
     """Plan one partition of records."""
     discard_plan(partition.pk)
-    OneWayPlan(PlanSession.begin(partition, lease)).execute()
+    session = PlanSession.begin(partition, lease)
+    if partition.run.kind == Run.Kind.UNDO:
+        UndoPlan(session).execute()
+    elif session.context.two_way is not None:
+        TwoWayPlan(session).execute()
+    else:
+        OneWayPlan(session).execute()

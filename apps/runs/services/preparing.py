@@ -40,6 +40,7 @@ def prepare(partition: Partition, lease: Lease) -> None:
     run.started_at = run.started_at or now()
     run.sweep = window.sweep
     run.cursor_from = window.after
+    run.right_cursor_from = window.right_after
     run.lane, run.lane_reason = choose_lane(context, right_empty, complete=window.complete)
     run.read_estimate = (
         len(run.rejection_ids)
@@ -68,6 +69,7 @@ def prepare(partition: Partition, lease: Lease) -> None:
                 "started_at",
                 "sweep",
                 "cursor_from",
+                "right_cursor_from",
                 "lane",
                 "lane_reason",
                 "read_estimate",
@@ -84,18 +86,22 @@ def prepare(partition: Partition, lease: Lease) -> None:
 class Window:
     """Which left records a run looks at.
 
-    complete: all of them; after: cursor text to begin at; sweep: compare all keys as well.
+    complete: all of them; after: cursor text to begin at; sweep: compare all keys as well;
+    right_after: the right side's cursor text, of two-way rules.
     """
 
     complete: bool
     after: str
     sweep: bool
     reason: str
+    right_after: str = ""
 
 
 def choose_window(context: RunContext) -> Window:
     """Full rules see everything; cursor rules what changed, and everything when they must."""
     run, rule = context.run, context.rule
+    if run.kind == Run.Kind.UNDO:
+        return Window(False, "", False, "taking back what was written")
     if run.selection:
         return Window(False, "", False, f"looking at {len(run.selection)} record(s)")
     if run.rejection_ids:
@@ -107,13 +113,23 @@ def choose_window(context: RunContext) -> Window:
         return Window(True, "", False, "no checkpoint yet, comparing everything")
     if checkpoint.version_id != run.version_id:
         return Window(True, "", False, "the rule changed, comparing everything")
+    if rule.two_way is not None and not checkpoint.right_cursor:
+        return Window(True, "", False, "no checkpoint of the right side yet, comparing everything")
     sweep = run.sweep or _sweep_is_due(context, checkpoint)
     if sweep and not context.mapping.left.key:
         return Window(True, "", False, "the left dataset has no key, comparing everything")
     field = context.left.field(rule.cursor_field)
     after = with_lag(field, checkpoint.cursor, rule.cursor_lag_seconds)
     reason = f"reading from cursor {after}" + (" and sweeping all keys" if sweep else "")
-    return Window(False, after, sweep, reason)
+    return Window(False, after, sweep, reason, _right_after(context, checkpoint))
+
+
+def _right_after(context: RunContext, checkpoint: Checkpoint) -> str:
+    rule = context.rule
+    if rule.two_way is None:
+        return ""
+    field = context.right.field(rule.two_way.right_cursor_field)
+    return with_lag(field, checkpoint.right_cursor, rule.cursor_lag_seconds)
 
 
 def _sweep_is_due(context: RunContext, checkpoint: Checkpoint) -> bool:
@@ -125,6 +141,10 @@ def _sweep_is_due(context: RunContext, checkpoint: Checkpoint) -> bool:
 
 def choose_lane(context: RunContext, right_empty: bool, *, complete: bool) -> tuple[str, str]:
     """The cheapest lane that is correct, and why. (The relay lane's door is here.)"""
+    if context.run.kind == Run.Kind.UNDO:
+        return Run.Lane.RECONCILE, "earlier changes are taken back"
+    if context.two_way is not None:
+        return Run.Lane.RECONCILE, "both sides are merged field by field"
     if complete and right_empty and not has_links(context.run.rule_id):
         return Run.Lane.STREAM, "the target is empty, so there is nothing to compare with"
     if complete:
@@ -143,11 +163,14 @@ def _is_empty(context: RunContext) -> bool:
 def _may_partition(context: RunContext) -> bool:
     """Whether key ranges keep what belongs together.
 
-    Not for cursor rules (their parts would be read at different moments, and the cursor of one
-    part says nothing of another), not where a field must be unique over the whole, and not while
-    a link crosses ranges because its two keys differ.
+    Not for two-way rules (a record may be new on either side), not for cursor rules (their parts
+    would be read at different moments, and the cursor of one part says nothing of another), not
+    where a field must be unique over the whole, and not while a link crosses ranges because its
+    two keys differ.
     """
     rule = context.rule
+    if context.two_way is not None:
+        return False
     unique = any(check.kind is CheckKind.UNIQUE for check in rule.checks)
     return rule.delta is Delta.FULL and not unique and not has_crossed_links(context.run.rule_id)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,9 +19,15 @@ from apps.connectors.base import (
     ReadRequest,
 )
 from apps.connectors.types import NeutralType
-from apps.engine.codec import decode_keys
+from apps.engine.codec import decode_keys, encode_images, encode_keys
 from apps.runs.models import Partition
 from apps.runs.services.cursors import cursor_value
+
+Image = dict[str, str | None]
+"""A record as canonical texts by field."""
+
+Batches = Generator[ReadBatch, None, None]
+"""Close it (`contextlib.closing`) where reading may stop early: it holds a connection open."""
 
 KEY_READ_ROWS = 2_000
 KEY_SCAN_ROWS = 200_000
@@ -39,19 +46,17 @@ class SideReader:
     def key_types(self) -> dict[str, NeutralType]:
         return {name: self.dataset.field(name).type for name in self.key}
 
-    def everything(
-        self, fields: Sequence[str], key_range: KeyRange | None = None
-    ) -> Iterator[ReadBatch]:
+    def everything(self, fields: Sequence[str], key_range: KeyRange | None = None) -> Batches:
         """All records, or those of a key range."""
         return self._read(ReadRequest(self.dataset, tuple(fields), key_range=key_range))
 
-    def since(self, fields: Sequence[str], cursor_field: str, after: str) -> Iterator[ReadBatch]:
+    def since(self, fields: Sequence[str], cursor_field: str, after: str) -> Batches:
         """Records from a cursor text on."""
         value = cursor_value(self.dataset.field(cursor_field), after)
         window = CursorWindow(cursor_field, value)
         return self._read(ReadRequest(self.dataset, tuple(fields), cursor=window))
 
-    def by_key(self, fields: Sequence[str], keys: Sequence[str]) -> Iterator[ReadBatch]:
+    def by_key(self, fields: Sequence[str], keys: Sequence[str]) -> Batches:
         """The records of these key texts; nothing where the dataset has no key."""
         if not self.key:
             return
@@ -61,8 +66,8 @@ class SideReader:
             table = decode_keys(keys[start : start + rows], self.key_types)
             yield from self._read(ReadRequest(self.dataset, tuple(fields), keys=table))
 
-    def _read(self, request: ReadRequest) -> Iterator[ReadBatch]:
-        return iter(self.connector.read(request))
+    def _read(self, request: ReadRequest) -> Batches:
+        yield from self.connector.read(request)
 
 
 def range_over(partition: Partition, field: str) -> KeyRange | None:
@@ -83,3 +88,17 @@ def links_in_range(links: pa.Table, partition: Partition, key: NeutralType) -> p
     if partition.upper is not None:
         mask = pc.and_(mask, pc.less(keys, partition.upper))
     return links.filter(mask)
+
+
+def live_images(
+    reader: SideReader, types: dict[str, NeutralType], keys: Sequence[str]
+) -> dict[str, Image]:
+    """The records of these keys as they are now, with these fields, by key."""
+    names = tuple(dict.fromkeys([*reader.key, *types]))
+    found: dict[str, Image] = {}
+    for batch in reader.by_key(names, keys):
+        table = pa.Table.from_batches([batch.records])
+        texts = encode_images(table.select(list(types)), types)
+        for key, text in zip(encode_keys(table, reader.key_types), texts, strict=True):
+            found[key] = orjson.loads(text)
+    return found

@@ -7,7 +7,7 @@ it says. A record that the source cannot give by key is replayed as it was kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import orjson
 import pyarrow as pa
@@ -17,14 +17,14 @@ from apps.connectors.types import NeutralType
 from apps.engine.codec import decode_images, encode_images, encode_keys
 from apps.ledger.models import Rejection
 from apps.runs.services.context import RunContext
+from apps.runs.services.reading import Batches, Image
 
-Image = dict[str, str | None]
-ReadByKey = Callable[[list[str]], Iterator[ReadBatch]]
+ReadByKey = Callable[[list[str]], Batches]
 
 
 def replayed_batches(
     context: RunContext, rejection_ids: Sequence[str], read_by_key: ReadByKey
-) -> Iterator[ReadBatch]:
+) -> Batches:
     """The left records of these rejections, and what still cannot be read of them."""
     rejections = list(Rejection.objects.filter(pk__in=rejection_ids))
     types = {name: context.left.field(name).type for name in context.left_fields}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
@@ -51,24 +51,35 @@ def request_run(
     if actor is not None and not scoped_rules(actor, "run").filter(pk=rule.pk).exists():
         raise PermissionDenied(f"you may not start runs of rule '{rule.name}'")
     require_unpaused(rule)
+    return queue_run(
+        rule,
+        actor=actor,
+        rejections=[rejection.pk for rejection in rejections],
+        mode=mode,
+        trigger=trigger,
+        sweep=sweep,
+        selection=[list(pair) for pair in keys],
+        asks_approval=asks_approval,
+        reason=reason[:500],
+    )
+
+
+def queue_run(
+    rule: Rule, *, actor: User | None, rejections: Sequence[UUID] = (), **facts: Any
+) -> Run:
+    """Store a run with these facts and let a worker prepare it. Asks for no permission."""
     version = publish(rule, actor=None)
-    ids = [rejection.pk for rejection in rejections]
     try:
         with transaction.atomic():
             run = Run.objects.create(
                 rule=rule,
                 version=version,
-                mode=mode,
-                trigger=trigger,
                 requested_by=actor,
-                sweep=sweep,
-                rejection_ids=[str(pk) for pk in ids],
-                selection=[list(pair) for pair in keys],
-                asks_approval=asks_approval,
-                reason=reason[:500],
+                rejection_ids=[str(pk) for pk in rejections],
+                **facts,
             )
             first = Partition.objects.create(run=run, number=0, kind=Partition.Kind.PREPARE)
-            mark_replaying(ids)
+            mark_replaying(rejections)
             dispatch([first.pk])
     except IntegrityError:
         active = Run.objects.filter(rule=rule, status__in=ACTIVE_STATUSES).first()

@@ -49,9 +49,11 @@ def _objection(run: Run) -> LockstepError | None:
 
 def _judge(run: Run) -> None:
     """Raises what the guards say against the plan."""
-    everything = run.sees_everything
+    everything, rule = run.sees_everything, run.version.spec()
+    linked = has_links(run.rule_id)
+    empty = run.read == 0 or (rule.two_way is not None and run.read_right == 0)
     judge(
-        run.version.spec(),
+        rule,
         PlanCounts(
             inserts=run.planned_inserts,
             updates=run.planned_updates,
@@ -59,8 +61,8 @@ def _judge(run: Run) -> None:
             read=run.read,
             rejected=run.rejected,
             linked=link_count(run.rule_id),
-            source_empty=everything and run.read == 0,
-            target_known=has_links(run.rule_id) or run.lane != Run.Lane.STREAM,
+            source_empty=everything and empty,
+            target_known=linked or (rule.two_way is None and run.lane != Run.Lane.STREAM),
         ),
     )
     if everything and run.read and run.rejected >= run.read and not run.planned:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 import orjson
 import pyarrow as pa
+from django.conf import settings
 
 from apps.connectors.types import NeutralType
-from apps.engine.codec import encode_images, encode_keys
 from apps.engine.transform import RecordRejection
 from apps.ledger.models import Rejection
-from apps.ledger.services import close_links, note_passed
+from apps.ledger.selectors import decisions_for
+from apps.ledger.services import close_links, note_passed, withdraw_conflicts
 from apps.ledger.services import store_plan as keep_plan
 from apps.runs.models import Partition, Run
 from apps.runs.services.cursors import later_cursor
 from apps.runs.services.plan_session import PlanSession
-from apps.runs.services.reading import SideReader
+from apps.runs.services.reading import SideReader, live_images
 from apps.runs.services.rejecting import check_stopped, from_check
 
 STORE_ROWS = 5_000
 KEY_COLUMNS = ("left_key", "right_key")
+NOTHING: set[str] = set()
 
 
 class Refusing(Protocol):
@@ -77,7 +80,7 @@ def with_whole_deletes(
             yield batch
             continue
         keys, before = batch.column(key).to_pylist(), batch.column("before").to_pylist()
-        found = _images_by_key(reader, types, [keys[row] for row in rows])
+        found = live_images(reader, types, [keys[row] for row in rows])
         for row in rows:
             whole = {**found.get(keys[row], {}), **orjson.loads(before[row])}
             before[row] = orjson.dumps(whole).decode()
@@ -85,33 +88,58 @@ def with_whole_deletes(
         yield batch.set_column(place, "before", pa.array(before, pa.string()))
 
 
-def _images_by_key(
-    reader: SideReader, types: dict[str, NeutralType], keys: list[str]
-) -> dict[str, dict[str, str | None]]:
-    found: dict[str, dict[str, str | None]] = {}
-    names = tuple(dict.fromkeys([*reader.key, *types]))
-    for batch in reader.by_key(names, keys):
-        table = pa.Table.from_batches([batch.records])
-        images = encode_images(table, types)
-        for text, image in zip(encode_keys(table, reader.key_types), images, strict=True):
-            found[text] = orjson.loads(image)
-    return found
-
-
 def finish_plan(
-    session: PlanSession, *, passed: set[str], held_back: str, cursor: str, planned: dict[str, int]
+    session: PlanSession,
+    *,
+    planned: dict[str, int],
+    passed: set[str] = NOTHING,
+    seen: tuple[set[str], set[str]] = (NOTHING, NOTHING),
+    held_back: str = "",
+    cursor: str = "",
+    right_cursor: str = "",
 ) -> None:
-    """The partition's plan is complete: counters, the cursor it reached, what it held back."""
+    """The partition's plan is complete: counters, the cursors it reached, what it held back.
+
+    seen: left and right keys of the records in scope, where the run does not look at everything.
+    """
     run = session.run
     with session.lease.transaction():
         if not run.is_dry:
             note_passed(run.rule_id, run.pk, sorted(passed))
-        if held_back:
-            Run.objects.filter(pk=run.pk).update(deletes_held_back=held_back[:255])
-        if cursor:
-            moved = Run.objects.select_for_update().get(pk=run.pk)
-            moved.cursor_to = later_cursor(moved.cursor_to, cursor)
-            moved.save(update_fields=["cursor_to", "updated_at"])
+            _withdraw_unmet(session, *seen)
+        _note_on_run(run, held_back, {"cursor_to": cursor, "right_cursor_to": right_cursor})
         session.lease.update(
             **session.counters, **planned, state=Partition.State.PLANNED, lease_until=None
         )
+
+
+def _withdraw_unmet(session: PlanSession, lefts: set[str], rights: set[str]) -> None:
+    """Conflicts of these records that this plan did not meet are none any more.
+
+    What a person has decided stays until it is written.
+    """
+    decided = decisions_for(session.run.rule_id)
+    mine = (lefts, rights)
+    left_keys, right_keys = (
+        sorted(keys - set(decided.column(name).to_pylist()))
+        for keys, name in zip(mine, KEY_COLUMNS, strict=True)
+    )
+    run = session.run
+    withdraw_conflicts(run.rule_id, run.pk, left_keys=left_keys, right_keys=right_keys)
+
+
+def _note_on_run(run: Run, held_back: str, cursors: dict[str, str]) -> None:
+    if not (held_back or any(cursors.values())):
+        return
+    locked = Run.objects.select_for_update().get(pk=run.pk)
+    locked.deletes_held_back = held_back[:255] or locked.deletes_held_back
+    for name, cursor in cursors.items():
+        setattr(locked, name, later_cursor(getattr(locked, name), cursor))
+    locked.save(update_fields=["deletes_held_back", *cursors, "updated_at"])
+
+
+def spill_directory() -> Path:
+    """Where planners may spill; made at first use."""
+    spill: Path = settings.LOCKSTEP["SPILL_DIR"]
+    spill.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return spill

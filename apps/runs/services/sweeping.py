@@ -7,17 +7,20 @@ just the left fields that key and filter need, and compares their keys with the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from apps.connectors.base import ReadRequest
 from apps.connectors.errors import EmptySource
+from apps.engine.codec import encode_keys
 from apps.engine.spec import MappingSpec, RuleSpec
 from apps.engine.transform import compile_transform
 from apps.ledger.selectors import has_links, link_batches
-from apps.runs.services.context import RunContext, transformer
+from apps.runs.services.context import RunContext
 from apps.runs.services.leasing import Lease
+from apps.runs.services.programs import transformer
+from apps.runs.services.reading import SideReader
 from apps.runs.services.rejecting import left_key_of
 
 
@@ -50,8 +53,9 @@ def sweep(context: RunContext, lookups: dict[str, pa.Table], lease: Lease) -> Sw
     present: set[str] = set()
     known: set[str] = set()
     nameless = 0
-    with transformer(program, lookups) as sandbox:
-        for batch in context.left_connector.read(ReadRequest(context.left, fields)):
+    with ExitStack() as stack:
+        sandbox = stack.enter_context(transformer(program, lookups))
+        for batch in stack.enter_context(closing(context.left_reader.everything(fields))):
             lease.check()
             done = sandbox.run(batch.records)
             present.update(done.records.column("__left_key").to_pylist())
@@ -61,7 +65,7 @@ def sweep(context: RunContext, lookups: dict[str, pa.Table], lease: Lease) -> Sw
             keys = [left_key_of(item, context) for item in batch.rejected]
             known.update(key for key in keys if key)
             nameless += keys.count("")
-    _refuse_empty(context, seen=len(present) + len(known) + nameless)
+    _refuse_empty(context, len(present) + len(known) + nameless, context.left.name)
     found = _compare(context, present, known)
     if not nameless:
         return found
@@ -84,9 +88,9 @@ def _compare(context: RunContext, present: set[str], known: set[str]) -> Swept:
     return Swept(seen, Absent(left_gone, right_gone), sorted(unlinked))
 
 
-def _refuse_empty(context: RunContext, seen: int) -> None:
+def _refuse_empty(context: RunContext, seen: int, name: str) -> None:
     if seen == 0 and context.rule.guards.refuse_empty_source and has_links(context.run.rule_id):
-        raise EmptySource("the source returned nothing", where=context.left.name)
+        raise EmptySource("the source returned nothing", where=name)
 
 
 def reduced(mapping: MappingSpec, rule: RuleSpec) -> tuple[MappingSpec, RuleSpec]:
@@ -96,3 +100,54 @@ def reduced(mapping: MappingSpec, rule: RuleSpec) -> tuple[MappingSpec, RuleSpec
         mapping.model_copy(update={"fields": keys}),
         rule.model_copy(update={"checks": ()}),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SweptBoth:
+    """What the keys of both sides say.
+
+    suspicious: (left key, right key) of records that are on one side only, linked or not; a key
+    that is not known is empty. nameless: records that could not be read.
+    """
+
+    left: int
+    right: int
+    suspicious: set[tuple[str, str]]
+    nameless: int
+
+    @property
+    def summary(self) -> str:
+        return (
+            f"Key sweep: {self.left} left and {self.right} right keys, "
+            f"{len(self.suspicious)} record(s) on one side only"
+        )
+
+
+def sweep_both(context: RunContext, lease: Lease) -> SweptBoth:
+    """Compare all keys of both sides with the links. Raises EmptySource."""
+    left, left_nameless = _all_keys(context.left_reader, lease)
+    right, right_nameless = _all_keys(context.right_reader, lease)
+    _refuse_empty(context, len(left), context.left.name)
+    _refuse_empty(context, len(right), context.right.name)
+    suspicious: set[tuple[str, str]] = set()
+    new_left, new_right = set(left), set(right)
+    for links in link_batches(context.run.rule_id):
+        pairs = zip(*(links.column(n).to_pylist() for n in ("left_key", "right_key")), strict=True)
+        for pair in pairs:
+            new_left.discard(pair[0])
+            new_right.discard(pair[1])
+            if pair[0] not in left or pair[1] not in right:
+                suspicious.add(pair)
+    suspicious |= {(key, "") for key in new_left} | {("", key) for key in new_right}
+    return SweptBoth(len(left), len(right), suspicious, left_nameless + right_nameless)
+
+
+def _all_keys(reader: SideReader, lease: Lease) -> tuple[set[str], int]:
+    keys: set[str] = set()
+    nameless = 0
+    with closing(reader.everything(reader.key)) as batches:
+        for batch in batches:
+            lease.check()
+            keys.update(encode_keys(pa.Table.from_batches([batch.records]), reader.key_types))
+            nameless += len(batch.rejected)
+    return keys, nameless

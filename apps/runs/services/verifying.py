@@ -1,53 +1,67 @@
-"""Verifying: read a sample of what was written back, and count both sides."""
+"""Verifying: read a sample of what was written back, on both sides, and count the records."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-
-from apps.connectors.base import ReadRequest
 from apps.core.clock import now
-from apps.engine.codec import decode_keys, encode_keys, image_hashes
+from apps.ledger.models import Change, Side
 from apps.ledger.selectors import applied_sample, link_count
 from apps.runs.models import Partition, Run, RunLog
-from apps.runs.services.context import load_context
+from apps.runs.services.context import RunContext, load_context
 from apps.runs.services.leasing import Lease
 from apps.runs.services.logs import log
+from apps.runs.services.reading import live_images
 
 SAMPLE = 1_000
+Image = dict[str, str | None]
 
 
 def verify(partition: Partition, lease: Lease) -> None:
-    """Compare a sample of applied changes with what the target holds now; remember the counts."""
+    """Compare a sample of applied changes with what is there now; remember the counts."""
     run = partition.run
     context = load_context(run)
     sample = applied_sample(run.pk, SAMPLE)
-    expected = {change.key_now: change.image for change in sample}
-    found: dict[str, str] = {}
-    if expected:
-        mapped = tuple(field.right for field in context.mapping.fields)
-        types = {name: context.right.field(name).type for name in mapped}
-        key_types = {name: types[name] for name in context.mapping.key}
-        request = ReadRequest(context.right, mapped, keys=decode_keys(sorted(expected), key_types))
-        for batch in context.right_connector.read(request):
-            table = pa.Table.from_batches([batch.records])
-            keys = encode_keys(table, key_types)
-            found.update(zip(keys, image_hashes(table, types), strict=True))
-    different = [key for key, image in expected.items() if found.get(key) != image]
+    sampled = equal = 0
+    for side in Side:
+        lease.check()
+        expected = _expected([change for change in sample if change.side == side])
+        found = _found(context, side, expected)
+        sampled += len(expected)
+        equal += sum(found.get(key) == image for key, image in expected.items())
     accuracy: dict[str, Any] = {
-        "sampled": len(expected),
-        "equal": len(expected) - len(different),
+        "sampled": sampled,
+        "equal": equal,
         "linked": link_count(run.rule_id),
         "target": context.right_connector.count(context.right),
     }
+    if context.two_way is not None:
+        accuracy["source"] = context.left_connector.count(context.left)
     with lease.transaction():
         Run.objects.filter(pk=run.pk).update(accuracy=accuracy)
         lease.update(state=Partition.State.DONE, finished_at=now(), lease_until=None)
-    level = RunLog.Level.WARNING if different else RunLog.Level.INFO
     log(
         run,
-        f"Verified: {accuracy['equal']} of {accuracy['sampled']} sampled records are as written; "
+        f"Verified: {equal} of {sampled} sampled records are as written; "
         f"{accuracy['linked']} linked, {accuracy['target']} in the target",
-        level=level,
+        level=RunLog.Level.WARNING if equal < sampled else RunLog.Level.INFO,
     )
+
+
+def _expected(changes: Sequence[Change]) -> dict[str, Image]:
+    """What each record must hold, by key: its fields as the newest change left them."""
+    expected: dict[str, Image] = {}
+    for change in changes:
+        _, after = change.images()
+        expected[change.key_now] = {**(after or {}), **expected.get(change.key_now, {})}
+    return expected
+
+
+def _found(context: RunContext, side: str, expected: dict[str, Image]) -> dict[str, Image]:
+    """What the records hold now of the fields that are expected, by key."""
+    reader = context.left_reader if side == Side.LEFT else context.right_reader
+    types = context.left_types if side == Side.LEFT else context.right_types
+    names = {name for image in expected.values() for name in image}
+    found = live_images(reader, {n: t for n, t in types.items() if n in names}, sorted(expected))
+    return {key: {n: image[n] for n in expected[key]} for key, image in found.items()}

@@ -1,0 +1,187 @@
+"""Undoing: earlier changes are taken back by a plan of reverse changes.
+
+Each reverse change has as its precondition what the earlier one left behind: what somebody has
+edited since is reported, not overwritten. The link of a record that was put back is held with the
+base that both sides have then, so that the next sync does not repeat what was undone, until a side
+is edited again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from apps.connectors.base import Operation
+from apps.connectors.types import NeutralType
+from apps.engine.codec import decode_images
+from apps.engine.planning import CHANGES
+from apps.ledger.models import Change, Side
+from apps.ledger.selectors import PlannedChange
+from apps.ledger.services import Refusal, settle
+from apps.runs.services.plan_session import PlanSession
+from apps.runs.services.reading import Image, live_images
+from apps.runs.services.storing import finish_plan, store_plan, with_whole_deletes
+from apps.runs.services.views import LeftViews
+from apps.runs.services.written import Reverse, UndoScope, reverses
+
+CHUNK = 2_000
+EDITED_SINCE = "record.edited_since"
+NO_RECORD = "null"
+SCHEMA = pa.schema(
+    [("side", pa.string()), *CHANGES, ("base_left", pa.string()), ("base_right", pa.string())]
+)
+
+
+class UndoPlan:
+    """Plans the partition of an undo."""
+
+    def __init__(self, session: PlanSession) -> None:
+        self.session = session
+        self.context = session.context
+        self.views = LeftViews(session.context, session.lookups)
+        self.sequence = 0
+        self.stale: list[PlannedChange] = []
+        self.planned = dict.fromkeys(
+            ("planned_inserts", "planned_updates", "planned_deletes", "planned_left"), 0
+        )
+
+    def execute(self) -> None:
+        session, context = self.session, self.context
+        scope = UndoScope.from_json(session.run.undo_scope)
+        total = scope.changes(session.run.rule_id).count()
+        try:
+            tables = self._tables(reverses(session.run.rule_id, scope))
+            whole = with_whole_deletes(tables, context.right_reader, context.right_types, "right")
+            whole = with_whole_deletes(whole, context.left_reader, context.left_types, "left")
+            store_plan(session, whole, total)
+        finally:
+            self.views.close()
+        self._refuse_edited()
+        finish_plan(session, planned={**self.planned, "stale": len(self.stale)})
+        count = self.sequence - len(self.stale)
+        session.note(f"Planned: {count} records to put back, {len(self.stale)} edited since")
+
+    def _tables(self, found: Iterable[Reverse]) -> Iterator[pa.Table]:
+        for chunk in _chunks(found):
+            self.session.lease.check()
+            rows = self._rows(chunk)
+            self.session.counters["read"] += len(chunk)
+            self.session.show_progress()
+            yield pa.Table.from_pylist(rows, schema=SCHEMA)
+
+    def _rows(self, chunk: Sequence[Reverse]) -> list[dict[str, Any]]:
+        """The reverse changes as the ledger takes them, with the bases to hold."""
+        context = self.context
+        lefts = self._left_images([item.left_key for item in chunk])
+        right_keys = sorted({item.right_key for item in chunk} - {""})
+        rights = live_images(context.right_reader, context.mapped_types, right_keys)
+        views = self._views(lefts)
+        after = self._views_after(chunk, lefts)
+        rows = []
+        for item in chunk:
+            live = (lefts if item.side == Side.LEFT else rights).get(item.change.key)
+            base_left: Image | None = views.get(item.left_key)
+            base_right: Image | None = rights.get(item.right_key)
+            if item.side == Side.LEFT:
+                base_left = after.get(item.change.key_after)
+            else:
+                base_right = _right_after(item, base_right, context.mapped_types)
+            rows.append(self._row(item, base_left, base_right))
+            self._count(item, rows[-1], is_edited=_is_edited(item, live))
+        return rows
+
+    def _row(self, item: Reverse, left: Image | None, right: Image | None) -> dict[str, Any]:
+        change = item.change
+        own_only = not item.alone
+        return {
+            "side": item.side,
+            "operation": change.operation.value,
+            "left_key": item.left_key or None,
+            "right_key": item.right_key or None,
+            "fields": list(change.after or {}),
+            "before": None if change.before is None else orjson.dumps(change.before).decode(),
+            "after": None if change.after is None else orjson.dumps(change.after).decode(),
+            "image": "",
+            "cause": Change.Cause.UNDONE.value,
+            "key_after": change.key_after,
+            "base_left": None if own_only and item.side == Side.RIGHT else _text(left),
+            "base_right": None if own_only and item.side == Side.LEFT else _text(right),
+        }
+
+    def _count(self, item: Reverse, row: dict[str, Any], *, is_edited: bool) -> None:
+        self.sequence += 1
+        self.planned[f"planned_{row['operation']}s"] += 1
+        self.planned["planned_left"] += item.side == Side.LEFT
+        if is_edited:
+            keys = (item.left_key, item.right_key)
+            self.stale.append(
+                PlannedChange(self.sequence, row["operation"], *keys, "", (), "", "", "")
+            )
+
+    def _refuse_edited(self) -> None:
+        """What is known to have been edited since is told at once, in a preview as well."""
+        refusal = Refusal(
+            Change.Outcome.STALE, EDITED_SINCE, "the record was edited after the change to undo"
+        )
+        for chunk in _chunks(self.stale):
+            with self.session.lease.transaction():
+                for change in chunk:
+                    settle(self.session.work, [change], {change.sequence: refusal})
+
+    def _left_images(self, keys: Sequence[str]) -> dict[str, Image]:
+        fields = {name: self.context.left.field(name).type for name in self.context.left_fields}
+        return live_images(self.context.left_reader, fields, sorted({*keys} - {""}))
+
+    def _views_after(self, chunk: Sequence[Reverse], lefts: dict[str, Image]) -> dict[str, Image]:
+        """The left views of left records once they are put back, by key."""
+        put_back: dict[str, Image] = {}
+        for item in chunk:
+            if item.side == Side.LEFT and item.change.operation is not Operation.DELETE:
+                now = lefts.get(item.change.key, {})
+                put_back[item.change.key_after] = {**now, **(item.change.after or {})}
+        return self._views(put_back)
+
+    def _views(self, lefts: dict[str, Image]) -> dict[str, Image]:
+        if not lefts:
+            return {}
+        types = {name: self.context.left.field(name).type for name in self.context.left_fields}
+        texts = [
+            orjson.dumps({n: image.get(n) for n in types}).decode() for image in lefts.values()
+        ]
+        views: dict[str, Image] = {}
+        for batch in decode_images(texts, types).combine_chunks().to_batches():
+            views |= self.views.by_key(batch)
+        return views
+
+
+def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk
+
+
+def _right_after(item: Reverse, live: Image | None, types: dict[str, NeutralType]) -> Image | None:
+    """The mapped fields of the right record once it is put back."""
+    if item.change.operation is Operation.DELETE:
+        return None
+    whole = {**(live or {}), **(item.change.after or {})}
+    return {name: whole.get(name) for name in types}
+
+
+def _is_edited(item: Reverse, live: Image | None) -> bool:
+    """Whether the record is no longer as the changes left it, as far as it was read."""
+    change = item.change
+    if change.operation is Operation.INSERT:
+        return live is not None
+    if live is None:
+        return True
+    before = change.before or {}
+    return any(live[name] != value for name, value in before.items() if name in live)
+
+
+def _text(image: Image | None) -> str:
+    return NO_RECORD if image is None else orjson.dumps(image).decode()

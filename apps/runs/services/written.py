@@ -1,0 +1,192 @@
+"""Reading back what was written: the applied changes that an undo takes back, record by record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+
+from apps.connectors.base import Operation
+from apps.engine.reversing import ReverseChange, WrittenChange, reverse_of
+from apps.ledger.models import Change, Side
+from apps.ledger.selectors import key_hash
+
+PAGE = 5_000
+Address = tuple[str, str]
+"""A side, and a key there."""
+
+
+@dataclass(frozen=True, slots=True)
+class UndoScope:
+    """Which applied changes of a rule are taken back.
+
+    run_id: those of this run; change_ids: just these; else those of one record (left_key,
+    right_key, one of them may be empty) that came after the change `after_change`, or after the
+    moment `as_of`; with neither, all of them.
+    """
+
+    run_id: UUID | None = None
+    change_ids: tuple[int, ...] = ()
+    left_key: str = ""
+    right_key: str = ""
+    after_change: int | None = None
+    as_of: datetime | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "run_id": str(self.run_id) if self.run_id else None,
+            "change_ids": list(self.change_ids),
+            "left_key": self.left_key,
+            "right_key": self.right_key,
+            "after_change": self.after_change,
+            "as_of": self.as_of.isoformat() if self.as_of else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> UndoScope:
+        return cls(
+            run_id=UUID(data["run_id"]) if data["run_id"] else None,
+            change_ids=tuple(data["change_ids"]),
+            left_key=data["left_key"],
+            right_key=data["right_key"],
+            after_change=data["after_change"],
+            as_of=datetime.fromisoformat(data["as_of"]) if data["as_of"] else None,
+        )
+
+    def changes(self, rule_id: UUID) -> QuerySet[Change]:
+        """The applied changes of the scope."""
+        found = Change.objects.filter(rule_id=rule_id, outcome=Change.Outcome.APPLIED)
+        if self.run_id is not None:
+            found = found.filter(run_id=self.run_id)
+        if self.change_ids:
+            found = found.filter(pk__in=self.change_ids)
+        if self.left_key or self.right_key:
+            found = found.filter(self._of_record())
+        if self.after_change is not None:
+            found = found.filter(pk__gt=self.after_change)
+        if self.as_of is not None:
+            found = found.filter(settled_at__gt=self.as_of)
+        return found
+
+    def _of_record(self) -> Q:
+        wanted = Q(pk__in=())
+        if self.left_key:
+            wanted |= Q(left_hash=key_hash(self.left_key))
+        if self.right_key:
+            wanted |= Q(right_hash=key_hash(self.right_key))
+        return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Reverse:
+    """A reverse change of one record on one side.
+
+    other_key: the record's key on the other side; alone: the scope wrote to this side only.
+    """
+
+    side: str
+    change: ReverseChange
+    other_key: str
+    alone: bool
+
+    @property
+    def left_key(self) -> str:
+        return self.change.key if self.side == Side.LEFT else self.other_key
+
+    @property
+    def right_key(self) -> str:
+        return self.other_key if self.side == Side.LEFT else self.change.key
+
+
+@dataclass(slots=True)
+class _Overview:
+    """Which records have several changes in scope; hashes, so that large runs fit."""
+
+    seen: set[int] = field(default_factory=set)
+    several: set[int] = field(default_factory=set)
+    pairs: dict[str, set[int]] = field(default_factory=lambda: {"left": set(), "right": set()})
+
+    def note(self, side: str, key: str, key_after: str, other_key: str) -> None:
+        for address in {key, key_after} - {""}:
+            mark = hash((side, address))
+            (self.several if mark in self.seen else self.seen).add(mark)
+        left, right = (key, other_key) if side == Side.LEFT else (other_key, key)
+        self.pairs[side].add(hash((left, right)))
+
+    def is_single(self, side: str, change: WrittenChange) -> bool:
+        keys = {change.key, change.key_after} - {""}
+        return not any(hash((side, key)) in self.several for key in keys)
+
+    def is_alone(self, left_key: str, right_key: str) -> bool:
+        mark = hash((left_key, right_key))
+        return not (mark in self.pairs["left"] and mark in self.pairs["right"])
+
+
+def reverses(rule_id: UUID, scope: UndoScope) -> Iterator[Reverse]:
+    """The reverse changes of a scope, the newest change first."""
+    overview = _Overview()
+    for change in scope.changes(rule_id).only("side", "left_key", "right_key", "key_after"):
+        key, other = _keys(change)
+        overview.note(change.side, key, change.key_after, other)
+    entangled: list[tuple[str, str, WrittenChange]] = []
+    for change in _newest_first(scope.changes(rule_id)):
+        written, (_, other) = _written(change), _keys(change)
+        if overview.is_single(change.side, written):
+            yield from _reversed(change.side, other, [written], overview)
+        else:
+            entangled.append((change.side, other, written))
+    for side, other, changes in _records(reversed(entangled)):
+        yield from _reversed(side, other, changes, overview)
+
+
+def _newest_first(changes: QuerySet[Change]) -> Iterator[Change]:
+    before: int | None = None
+    while True:
+        rows = changes if before is None else changes.filter(pk__lt=before)
+        page = list(rows.order_by("-pk")[:PAGE])
+        if not page:
+            return
+        yield from page
+        before = page[-1].pk
+
+
+def _keys(change: Change) -> tuple[str, str]:
+    """The key on the side written to, and that on the other one."""
+    keys = (change.left_key, change.right_key)
+    return keys if change.side == Side.LEFT else (keys[1], keys[0])
+
+
+def _written(change: Change) -> WrittenChange:
+    before, after = change.images()
+    key, _ = _keys(change)
+    return WrittenChange(Operation(change.operation), key, change.key_after or key, before, after)
+
+
+def _records(
+    changes: Iterable[tuple[str, str, WrittenChange]],
+) -> Iterator[tuple[str, str, list[WrittenChange]]]:
+    """Changes grouped by record, each oldest first; a record keeps its group when its key moves."""
+    groups: dict[int, list[WrittenChange]] = {}
+    others: dict[int, tuple[str, str]] = {}
+    at: dict[Address, int] = {}
+    for side, other, change in changes:
+        number = at.pop((side, change.key), len(groups))
+        groups.setdefault(number, []).append(change)
+        others[number] = (side, other)
+        at[side, change.key_after] = number
+    for number in reversed(groups):
+        yield *others[number], groups[number]
+
+
+def _reversed(
+    side: str, other: str, changes: list[WrittenChange], overview: _Overview
+) -> Iterator[Reverse]:
+    reverse = reverse_of(changes)
+    if reverse is not None:
+        key = changes[-1].key
+        left, right = (key, other) if side == Side.LEFT else (other, key)
+        yield Reverse(side, reverse, other, overview.is_alone(left, right))
