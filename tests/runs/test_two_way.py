@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from apps.ledger.models import Conflict, Link
-from apps.ledger.services import Decision, decide
+from apps.ledger.services import Choice, Decision, decide
 from apps.runs.models import Run
-from apps.runs.services import request_run, work, work_until_finished
+from apps.runs.services import decide_and_sync, request_run, work, work_until_finished
 from tests.platforms import CLIENTS, TwoWayPair, lines
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -98,9 +98,9 @@ def conflict_on_name(pair: TwoWayPair) -> Conflict:
 @pytest.mark.parametrize(
     ("decision", "name"),
     [
-        (Decision(side="left"), "left"),
-        (Decision(fields={"full_name": "right"}), "right"),
-        (Decision(values={"full_name": "third"}), "third"),
+        (Decision(record="left"), "left"),
+        (Decision(fields={"full_name": Choice("right")}), "right"),
+        (Decision(fields={"full_name": Choice("value", "third")}), "third"),
     ],
 )
 def test_a_conflict_parks_its_field_until_a_person_decides(
@@ -110,8 +110,11 @@ def test_a_conflict_parks_its_field_until_a_person_decides(
     again = pair.run()
     assert (again.planned, again.conflicts) == (0, 1), lines(again)
     conflict.refresh_from_db()
-    decide(conflict, decision, seen=conflict.seen, actor=None)
-    run = pair.run(keys=[(conflict.left_key, conflict.right_key)], trigger=Run.Trigger.DECISION)
+    decided = decide_and_sync({conflict.pk: conflict.seen}, decision, actor=None)
+    assert (decided.failed, decided.later) == ({}, {})
+    (run,) = decided.runs
+    run = work_until_finished(run)
+    assert (run.trigger, run.read) == (Run.Trigger.DECISION, 1), lines(run)
     assert run.status == "succeeded", lines(run)
     assert pair.customers()[1][1] == pair.clients()[1][1] == name
     conflict.refresh_from_db()
@@ -121,7 +124,7 @@ def test_a_conflict_parks_its_field_until_a_person_decides(
 
 def test_a_decision_about_other_values_asks_again(pair: TwoWayPair) -> None:
     conflict = conflict_on_name(pair)
-    decide(conflict, Decision(side="left"), seen=conflict.seen, actor=None)
+    decide(conflict, Decision(record="left"), seen=conflict.seen, actor=None)
     pair.on_right("UPDATE clients SET full_name = 'moved' WHERE client_id = 2")
     run = pair.run()
     assert (run.planned, run.conflicts) == (0, 1), lines(run)

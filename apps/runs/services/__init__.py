@@ -7,6 +7,7 @@ part; `dispatching` sends work to workers; `scheduling` starts what is due and m
 """
 
 from apps.runs.services.approving import ChangeSelection, approve_run, reject_run
+from apps.runs.services.deciding import Decided, decide_and_sync
 from apps.runs.services.requesting import cancel_run, replay_rejections, request_run
 from apps.runs.services.restoring import (
     approve_restore,
@@ -21,10 +22,12 @@ from apps.runs.services.written import UndoScope
 
 __all__ = [
     "ChangeSelection",
+    "Decided",
     "UndoScope",
     "approve_restore",
     "approve_run",
     "cancel_run",
+    "decide_and_sync",
     "decline_restore",
     "plan_undo",
     "reject_run",

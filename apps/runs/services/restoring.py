@@ -66,7 +66,7 @@ def _require_undo(rule: Rule, scope: UndoScope, actor: User | None) -> None:
 
 def _undone_run(rule: Rule, scope: UndoScope) -> Run | None:
     """The run that is undone, if it is one. Raises RunRefused."""
-    first = scope.changes(rule.pk).first()
+    first = next(scope.newest_first(rule.pk), None)
     if first is None:
         raise RunRefused(
             "nothing was written that could be taken back",

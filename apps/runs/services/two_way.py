@@ -12,7 +12,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from uuid import UUID
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from django.conf import settings
@@ -34,7 +33,6 @@ from apps.ledger.services import record_conflicts, refresh_links
 from apps.runs.models import RunLog
 from apps.runs.services.carrying import carried_keys
 from apps.runs.services.cursors import later_cursor
-from apps.runs.services.decisions import as_reconciler_takes_them
 from apps.runs.services.intake import Intake
 from apps.runs.services.plan_session import PlanSession
 from apps.runs.services.programs import lookups_for, transformer
@@ -129,7 +127,7 @@ class TwoWayPlan:
                 self._read_whole(reconciler, left, right)
             else:
                 self._read_scope(reconciler, left, right)
-            reconciler.add_decisions(as_reconciler_takes_them(decisions_for(self.run.rule_id)))
+            reconciler.add_decisions(decisions_for(self.run.rule_id))
             for needed in reconciler.bases_needed(STORE_ROWS):
                 reconciler.add_bases(_bases(self.run.rule_id, needed))
             summary = reconciler.plan()
@@ -233,7 +231,7 @@ class TwoWayPlan:
             return refused
         for batch in reconciler.conflicts(STORE_ROWS):
             with session.lease.transaction():
-                record_conflicts(session.work, _with_candidates(batch))
+                record_conflicts(session.work, batch)
         for batch in reconciler.refreshes(STORE_ROWS):
             images = batch.select([*KEY_COLUMNS, "base_left", "base_right"])
             with session.lease.transaction():
@@ -298,11 +296,3 @@ def _without(table: pa.Table, other: pa.Table) -> pa.Table:
 
 def _pairs(table: pa.Table) -> list[tuple[str, str]]:
     return list(zip(*(table.column(name).to_pylist() for name in KEY_COLUMNS), strict=True))
-
-
-def _with_candidates(conflicts: pa.Table) -> pa.Table:
-    """The same conflicts with the candidates as lists of keys."""
-    texts = conflicts.column("candidates").to_pylist()
-    lists = [None if text is None else orjson.loads(text) for text in texts]
-    place = conflicts.column_names.index("candidates")
-    return conflicts.set_column(place, "candidates", pa.array(lists, pa.list_(pa.string())))

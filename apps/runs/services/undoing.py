@@ -19,7 +19,7 @@ from apps.connectors.base import Operation
 from apps.connectors.types import NeutralType
 from apps.engine.codec import decode_images
 from apps.engine.planning import CHANGES
-from apps.ledger.models import Change, Side
+from apps.ledger.models import Change, SegmentPart, Side
 from apps.ledger.selectors import PlannedChange
 from apps.ledger.services import Refusal, settle
 from apps.runs.services.plan_session import PlanSession
@@ -52,7 +52,7 @@ class UndoPlan:
     def execute(self) -> None:
         session, context = self.session, self.context
         scope = UndoScope.from_json(session.run.undo_scope)
-        total = scope.changes(session.run.rule_id).count()
+        total = sum(1 for _ in scope.newest_first(session.run.rule_id))
         try:
             tables = self._tables(reverses(session.run.rule_id, scope))
             whole = with_whole_deletes(tables, context.right_reader, context.right_types, "right")
@@ -60,10 +60,13 @@ class UndoPlan:
             store_plan(session, whole, total)
         finally:
             self.views.close()
-        self._refuse_edited()
-        finish_plan(session, planned={**self.planned, "stale": len(self.stale)})
-        count = self.sequence - len(self.stale)
-        session.note(f"Planned: {count} records to put back, {len(self.stale)} edited since")
+        edited = len(self.stale)
+        if session.run.is_dry:
+            self._tell_edited()
+            self.planned["stale"] = edited
+        finish_plan(session, planned=self.planned)
+        count = self.sequence - edited
+        session.note(f"Planned: {count} records to put back, {edited} edited since")
 
     def _tables(self, found: Iterable[Reverse]) -> Iterator[pa.Table]:
         for chunk in _chunks(found):
@@ -122,8 +125,13 @@ class UndoPlan:
                 PlannedChange(self.sequence, row["operation"], *keys, "", (), "", "", "")
             )
 
-    def _refuse_edited(self) -> None:
-        """What is known to have been edited since is told at once, in a preview as well."""
+    def _tell_edited(self) -> None:
+        """A preview says which records were edited since; else the target itself refuses them.
+
+        The plan of a large preview is sealed already: there the number has to do.
+        """
+        if SegmentPart.objects.filter(partition_id=self.session.partition.pk).exists():
+            return
         refusal = Refusal(
             Change.Outcome.STALE, EDITED_SINCE, "the record was edited after the change to undo"
         )

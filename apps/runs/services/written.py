@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
-
 from apps.connectors.base import Operation
 from apps.engine.reversing import ReverseChange, WrittenChange, reverse_of
 from apps.ledger.models import Change, Side
-from apps.ledger.selectors import key_hash
+from apps.ledger.selectors import ChangeFilter, change_by_id, record_changes, run_changes
 
 PAGE = 5_000
+MOST_VERSIONS = 10_000
+APPLIED = Change.Outcome.APPLIED.value
 Address = tuple[str, str]
 """A side, and a key there."""
 
@@ -57,28 +57,35 @@ class UndoScope:
             as_of=datetime.fromisoformat(data["as_of"]) if data["as_of"] else None,
         )
 
-    def changes(self, rule_id: UUID) -> QuerySet[Change]:
-        """The applied changes of the scope."""
-        found = Change.objects.filter(rule_id=rule_id, outcome=Change.Outcome.APPLIED)
-        if self.run_id is not None:
-            found = found.filter(run_id=self.run_id)
-        if self.change_ids:
-            found = found.filter(pk__in=self.change_ids)
+    def newest_first(self, rule_id: UUID) -> Iterator[Change]:
+        """The applied changes of the scope, the newest first. May be called again."""
         if self.left_key or self.right_key:
-            found = found.filter(self._of_record())
-        if self.after_change is not None:
-            found = found.filter(pk__gt=self.after_change)
-        if self.as_of is not None:
-            found = found.filter(settled_at__gt=self.as_of)
-        return found
+            return self._of_record(rule_id)
+        return self._of_run() if self.run_id is not None else iter(())
 
-    def _of_record(self) -> Q:
-        wanted = Q(pk__in=())
-        if self.left_key:
-            wanted |= Q(left_hash=key_hash(self.left_key))
-        if self.right_key:
-            wanted |= Q(right_hash=key_hash(self.right_key))
-        return wanted
+    def _of_run(self) -> Iterator[Change]:
+        assert self.run_id is not None
+        wanted = ChangeFilter(outcomes=(APPLIED,), ids=self.change_ids)
+        bounds = [0]
+        while page := run_changes(self.run_id, wanted, after_id=bounds[-1], limit=PAGE):
+            bounds.append(page[-1].pk)
+        for start in reversed(bounds[:-1]):
+            yield from reversed(run_changes(self.run_id, wanted, after_id=start, limit=PAGE))
+
+    def _of_record(self, rule_id: UUID) -> Iterator[Change]:
+        found = record_changes(
+            [rule_id], left_key=self.left_key, right_key=self.right_key, limit=MOST_VERSIONS
+        )
+        bound = change_by_id(self.after_change) if self.after_change is not None else None
+        for change in found:
+            if bound is not None and (change.planned_at, change.pk) <= (bound.planned_at, bound.pk):
+                continue
+            written_at = change.settled_at or change.planned_at
+            if self.as_of is not None and written_at <= self.as_of:
+                continue
+            in_run = self.run_id is None or change.run_id == self.run_id
+            if change.outcome == APPLIED and in_run:
+                yield change
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +136,11 @@ class _Overview:
 def reverses(rule_id: UUID, scope: UndoScope) -> Iterator[Reverse]:
     """The reverse changes of a scope, the newest change first."""
     overview = _Overview()
-    for change in scope.changes(rule_id).only("side", "left_key", "right_key", "key_after"):
+    for change in scope.newest_first(rule_id):
         key, other = _keys(change)
         overview.note(change.side, key, change.key_after, other)
     entangled: list[tuple[str, str, WrittenChange]] = []
-    for change in _newest_first(scope.changes(rule_id)):
+    for change in scope.newest_first(rule_id):
         written, (_, other) = _written(change), _keys(change)
         if overview.is_single(change.side, written):
             yield from _reversed(change.side, other, [written], overview)
@@ -141,17 +148,6 @@ def reverses(rule_id: UUID, scope: UndoScope) -> Iterator[Reverse]:
             entangled.append((change.side, other, written))
     for side, other, changes in _records(reversed(entangled)):
         yield from _reversed(side, other, changes, overview)
-
-
-def _newest_first(changes: QuerySet[Change]) -> Iterator[Change]:
-    before: int | None = None
-    while True:
-        rows = changes if before is None else changes.filter(pk__lt=before)
-        page = list(rows.order_by("-pk")[:PAGE])
-        if not page:
-            return
-        yield from page
-        before = page[-1].pk
 
 
 def _keys(change: Change) -> tuple[str, str]:
