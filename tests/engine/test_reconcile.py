@@ -276,6 +276,36 @@ def test_a_deletion_that_is_not_approved_brings_the_record_back():
 
 
 @pytest.mark.parametrize("gone", ["left", "right"])
+@pytest.mark.parametrize(("policy", "kinds"), [("mark", []), ("approve", ["delete"])])
+def test_a_deletion_that_wins_over_an_edit_is_still_marked_or_approved(gone, policy, kinds):
+    made = in_step(
+        edit_delete="delete", on_delete=policy, on_right_delete=policy,
+        mark_field="town", mark_value="gone", left_mark_field="city", left_mark_value="gone",
+    )  # fmt: skip
+    other = {"left": "right", "right": "left"}[gone]
+    getattr(made, f"edit_{other}")('["1"]', stock=99)
+    getattr(made, gone).clear()
+    plan = made.sync()
+    assert [c["operation"] for c in plan.changes] == ([] if kinds else ["update"])
+    assert [c["kind"] for c in plan.conflicts] == kinds
+    assert getattr(made, other)['["1"]']["stock"] == "99"
+    assert made.plan().changes == []
+
+
+@pytest.mark.parametrize("gone", ["left", "right"])
+def test_a_field_that_the_mapping_gained_is_no_edit_of_a_record_deleted_elsewhere(gone):
+    made = in_step(edit_delete="edit")
+    link = made.links['["1"]', '["1"]']
+    for image in (link.left, link.right):
+        del image["stock"]
+    getattr(made, gone).clear()
+    other = {"left": "right", "right": "left"}[gone]
+    assert made.plan().brief() == [(other, "delete", "deleted")]
+    getattr(made, f"edit_{other}")('["1"]', **{{"left": "name", "right": "title"}[other]: "Eve"})
+    assert made.plan().brief() == [(gone, "insert", "revived")]
+
+
+@pytest.mark.parametrize("gone", ["left", "right"])
 def test_a_deletion_is_ignored(gone):
     made = in_step(on_delete="ignore", on_right_delete="ignore")
     getattr(made, gone).clear()

@@ -81,29 +81,33 @@ def _judge_edited(store: Store, side: _Side) -> None:
     other = "left" if side.name == "right" else "right"
     policy = store.layout.two_way.edit_delete
     edited = f"became = '{side.became}' AND edited"
-    if side.policy is DeletePolicy.IGNORE:
+    if side.policy is DeletePolicy.IGNORE or policy is EditDelete.DELETE:
         return
     if policy is EditDelete.EDIT:
         store.run(
             f"INSERT INTO revived SELECT '{other}', lk, rk, {side.row}, 'revived' FROM link "
             f"WHERE {edited}"
         )
-    elif policy is EditDelete.DELETE:
-        _drop(store, side, edited, "'deleted'")
     else:
         _ask(store, side, "edit_delete", edited)
 
 
 def _judge_deleted(store: Store, side: _Side) -> None:
-    """The record was deleted on the other side and is as it was on this one."""
-    rows = f"became = '{side.became}' AND NOT edited"
+    """The record was deleted on the other side and is as it was on this one, or that is no matter.
+
+    A deletion that wins over an edit is still one that the policy marks, or that waits for a
+    person.
+    """
+    rows = f"became = '{side.became}'"
+    if store.layout.two_way.edit_delete is not EditDelete.DELETE:
+        rows += " AND NOT edited"
     if side.policy is DeletePolicy.PROPAGATE:
         _drop(store, side, rows, "'deleted'")
     elif side.policy is DeletePolicy.MARK:
         store.run(
             f"INSERT INTO {_DROPPING} SELECT '{side.name}', 'mark', k.lk, k.rk, k.{side.row}, "
             f"'marked', false FROM link k JOIN {side.name}_side t ON t.rowid = k.{side.row} "
-            f"WHERE k.became = '{side.became}' AND NOT k.edited AND NOT ({side.mark})"
+            f"WHERE {rows} AND NOT ({side.mark})"
         )
     elif side.policy is DeletePolicy.APPROVE:
         _ask(store, side, "delete", rows)

@@ -3,7 +3,8 @@
 `link` holds the links that are not as they were: with the rows of both sides and a state.
 
 pair:       both records are there, at least one differs from its image;
-left_gone, right_gone: one record was deleted; `edited`: the other one was edited since;
+left_gone, right_gone: one record was deleted; `edited`: the other one was edited since (in a field
+            that the base holds; `weigh_edits`);
 left_out:   the left record no longer passes the filter;
 left_new, right_new: the other side is absent on purpose (held), and this one was edited since;
 gone:       neither side is there;
@@ -13,7 +14,7 @@ unknown:    a side could not be read well enough to judge.
 from __future__ import annotations
 
 from apps.engine.reconcile.store import Store
-from apps.engine.types_sql import literal
+from apps.engine.types_sql import canonical_sql, literal
 
 DUPLICATE_KEY = "record.duplicate_key"
 _SAME_KEY = "several left records have the same key"
@@ -70,3 +71,26 @@ def open_links(store: Store, *, complete: bool) -> None:
         "LEFT JOIN unreadable u ON u.rk = k.rk "
         f"WHERE NOT (left_same AND right_same AND (({there}) OR k.state = 'held')))"
     )
+
+
+def weigh_edits(store: Store) -> None:
+    """Take back `edited` where no field that the base holds differs from it.
+
+    The hashes differ as well where the base lacks a field that the mapping has by now.
+    """
+    layout = store.layout
+    for side, row, states in (
+        ("left", "l", "'right_gone', 'left_new'"),
+        ("right", "r", "'left_gone', 'right_new'"),
+    ):
+        changed = " OR ".join(
+            f"(b.bk[{i + 1}] AND {canonical_sql(sql, neutral)} IS DISTINCT FROM b.b{row}[{i + 1}])"
+            for i, (_, sql, neutral) in enumerate(layout.values("t.f"))
+        )
+        store.run(
+            f"UPDATE link SET edited = q.changed FROM (SELECT k.lk, k.rk, ({changed}) AS changed "
+            f"FROM link k JOIN bases b ON b.lk = k.lk AND b.rk = k.rk "
+            f"JOIN {side}_side t ON t.rowid = k.{row} "
+            f"WHERE k.edited AND k.became IN ({states}) AND list_contains(b.bk, true)) q "
+            "WHERE link.lk = q.lk AND link.rk = q.rk"
+        )

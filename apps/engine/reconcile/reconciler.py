@@ -33,7 +33,7 @@ from apps.engine.reconcile.absence import judge_absent
 from apps.engine.reconcile.clashes import park_clashes
 from apps.engine.reconcile.decisions import apply_decisions, ask
 from apps.engine.reconcile.layout import Layout
-from apps.engine.reconcile.links import find_unreadable, open_links
+from apps.engine.reconcile.links import find_unreadable, open_links, weigh_edits
 from apps.engine.reconcile.matching import match
 from apps.engine.reconcile.outcome import make_inserts, make_outcome
 from apps.engine.reconcile.pending import merge_pending
@@ -174,6 +174,7 @@ class Reconciler:
         if self._summary is None:
             self._judge_links()
             self.store.flush()
+            weigh_edits(self.store)
             match(self.store)
             judge_absent(self.store)
             make_pairs(self.store, self.now)
