@@ -139,10 +139,13 @@ def hold_links(work: WorkIdentity, table: pa.Table) -> None:
 
 
 def _based_rows(work: WorkIdentity, table: pa.Table, state: str) -> Iterator[tuple[Any, ...]]:
-    names = ("left_key", "right_key", "base_left", "base_right", "left_image", "right_image")
     columns = [
+        table.column(name).to_pylist()
+        for name in ("left_key", "right_key", "base_left", "base_right")
+    ]
+    columns += [
         table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
-        for name in names
+        for name in ("left_image", "right_image")
     ]
     for left_key, right_key, left, right, left_image, right_image in zip(*columns, strict=True):
         identity = Link.identity(work.rule_id, left_key, right_key)

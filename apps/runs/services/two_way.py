@@ -233,9 +233,8 @@ class TwoWayPlan:
             with session.lease.transaction():
                 record_conflicts(session.work, batch)
         for batch in reconciler.refreshes(STORE_ROWS):
-            images = batch.select([*KEY_COLUMNS, "base_left", "base_right"])
             with session.lease.transaction():
-                refresh_links(session.work, images.rename_columns([*KEY_COLUMNS, "left", "right"]))
+                refresh_links(session.work, batch)
         store_gone(session, reconciler.gone(STORE_ROWS))
         return refused
 
