@@ -45,9 +45,9 @@ def crash_at(step: int) -> Iterator[None]:
         session = real_session(self, *args, **options)
         real_apply = session.apply
 
-        def apply(batch: Any, fence: Any) -> Any:
+        def apply(batch: Any, fence: Any, **options: Any) -> Any:
             tick()
-            result = real_apply(batch, fence)
+            result = real_apply(batch, fence, **options)
             tick()
             return result
 

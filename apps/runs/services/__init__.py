@@ -8,6 +8,14 @@ part; `dispatching` sends work to workers; `scheduling` starts what is due and m
 
 from apps.runs.services.approving import ChangeSelection, approve_run, reject_run
 from apps.runs.services.deciding import Decided, decide_and_sync
+from apps.runs.services.explaining import (
+    Finding,
+    Reason,
+    RecordNow,
+    explain_record,
+    record_now,
+)
+from apps.runs.services.repairing import propose_repair
 from apps.runs.services.requesting import cancel_run, replay_rejections, request_run
 from apps.runs.services.restoring import (
     approve_restore,
@@ -23,13 +31,19 @@ from apps.runs.services.written import UndoScope
 __all__ = [
     "ChangeSelection",
     "Decided",
+    "Finding",
+    "Reason",
+    "RecordNow",
     "UndoScope",
     "approve_restore",
     "approve_run",
     "cancel_run",
     "decide_and_sync",
     "decline_restore",
+    "explain_record",
     "plan_undo",
+    "propose_repair",
+    "record_now",
     "reject_run",
     "replay_rejections",
     "request_restore",

@@ -106,6 +106,8 @@ def choose_window(context: RunContext) -> Window:
         return Window(False, "", False, f"looking at {len(run.selection)} record(s)")
     if run.rejection_ids:
         return Window(False, "", False, f"replaying {len(run.rejection_ids)} rejection(s)")
+    if run.mode == Run.Mode.VERIFY or run.trigger == Run.Trigger.REPAIR:
+        return Window(True, "", False, "comparing everything, to verify or to repair")
     if rule.delta is Delta.FULL:
         return Window(True, "", False, "comparing everything")
     checkpoint = Checkpoint.objects.filter(rule=run.rule).first()

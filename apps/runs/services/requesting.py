@@ -90,6 +90,11 @@ def queue_run(
     return run
 
 
+def unsaved_run(rule: Rule) -> Run:
+    """A run that is never stored: what reads of single records take their version from."""
+    return Run(rule=rule, version=rule.current_version or publish(rule, actor=None))
+
+
 def _goes_on(active: Run) -> RunRefused:
     """Why no other run of the rule can start."""
     if active.is_waiting:

@@ -11,6 +11,7 @@ from apps.engine.guards import PlanCounts, is_guard, judge
 from apps.engine.spec import Approval
 from apps.ledger.selectors import has_links, link_count
 from apps.runs.models import Partition, Run, RunLog, RunStatus
+from apps.runs.services.accuracy import accuracy_of
 from apps.runs.services.dispatching import dispatch
 from apps.runs.services.ending import end, note_cause, sum_counters
 from apps.runs.services.errors import NothingUsable
@@ -78,7 +79,12 @@ def _end_dry(run: Run, objection: LockstepError | None) -> None:
         log(run, f"Would wait for approval: {waits_for}")
     run.partitions.filter(kind=Partition.Kind.RECORDS).update(state=Partition.State.DONE)
     log(run, "Nothing was written")
-    end(run, RunStatus.PLANNED)
+    if run.mode == Run.Mode.VERIFY:
+        run.accuracy = accuracy_of(run)
+        differs = run.planned or run.conflicts or run.rejected
+        end(run, RunStatus.PARTIAL if differs else RunStatus.SUCCEEDED)
+    else:
+        end(run, RunStatus.PLANNED)
 
 
 def reason_to_wait(run: Run, objection: LockstepError | None) -> str:
