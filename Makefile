@@ -7,11 +7,11 @@ HISTORIES ?= 2000
 SHELL = /bin/sh
 PY = .venv/bin/python
 
-.PHONY: help run test fault bench soak check lock clean
+.PHONY: help run test fault bench bench-ledger soak check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: ## start Lockstep with its demo on http://127.0.0.1:8000/ (PORT=…, HOST=…)
 	@python=$$(deploy/find-python.sh) \
@@ -30,6 +30,10 @@ fault: ## run the tests that kill real processes
 bench: ## a million rows PostgreSQL → PostgreSQL beside psql COPY | psql COPY (ARGS=--rows=…)
 	@deploy/install.sh dev
 	@$(PY) deploy/test_services.py -- $(PY) -m bench.full_load $(ARGS)
+
+bench-ledger: ## what support staff ask, on ten million changes (ARGS=--rows=…)
+	@deploy/install.sh dev
+	@$(PY) deploy/test_services.py -- $(PY) -m bench.ledger $(ARGS)
 
 soak: ## many more random histories than make test plays (HISTORIES=…)
 	@deploy/install.sh dev

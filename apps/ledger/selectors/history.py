@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, F, Q, QuerySet
 
 from apps.ledger.models import Change, FieldSet, Segment, SegmentKeys, SegmentPart
 from apps.ledger.segments import bloom
@@ -171,12 +171,14 @@ def record_changes(
         return []
     found: dict[int, Change] = {}
     for side, key in (("left", left_key), ("right", right_key)):
-        for rule_id in rule_ids if key else ():
-            rows = Change.objects.filter(rule_id=rule_id, **{f"{side}_hash": key_hash(key)})
-            if before is not None:
-                rows = rows.filter(planned_at__lt=before)
-            rows = rows.select_related("field_set").order_by("-id")
-            found.update((change.pk, change) for change in rows[:limit])
+        if not key:
+            continue
+        rows = Change.objects.filter(rule_id__in=rule_ids, **{f"{side}_hash": key_hash(key)})
+        if before is not None:
+            rows = rows.filter(planned_at__lt=before)
+        # The sum keeps planners from walking the primary key instead of the record's few rows.
+        rows = rows.select_related("field_set").order_by((F("id") + 0).desc())
+        found.update((change.pk, change) for change in rows[:limit])
     for change in _in_segments(list(rule_ids), wanted, before, limit):
         found.setdefault(change.pk, change)
     return sorted(found.values(), key=_newest_first)[:limit]

@@ -208,7 +208,10 @@ def link_written(
 
     hold: the links of these changes are held (an undo), also those of records that it removed.
     """
-    known = _Known(work.rule_id, [] if first_links else _looked_for(written, hold))
+    if first_links and not _looked_for(written, hold):
+        _write(work, [_first_row(work, change, stored) for change in written], first_links=True)
+        return
+    known = _Known(work.rule_id, _looked_for(written, hold))
     for change in written:
         known.apply(change, stored.get(change.sequence, NOTHING_STORED), hold)
     replaced = [pair.pk for pair in known.pairs if known.moved(pair)]
@@ -216,6 +219,27 @@ def link_written(
         Link.objects.filter(pk__in=replaced[start : start + IN_CHUNK]).delete()
     rows = [pair.row(work) for pair in known.pairs if not pair.gone]
     _write(work, rows, first_links=first_links)
+
+
+def _first_row(
+    work: WorkIdentity, change: PlannedChange, stored: Mapping[int, Stored]
+) -> tuple[Any, ...]:
+    """The link of an insert that a one-way rule's first load made."""
+    back = stored.get(change.sequence, NOTHING_STORED)
+    left, right = change.left_key, back.own_key or change.key_after
+    left_hash = key_hash(left)
+    return (
+        work.rule_id,
+        left,
+        right,
+        left_hash,
+        left_hash if left == right else key_hash(right),
+        change.image,
+        back.image_hash or change.image,
+        None,
+        Link.State.LIVE.value,
+        work.run_id,
+    )
 
 
 def _looked_for(written: Sequence[PlannedChange], hold: bool) -> list[PlannedChange]:

@@ -1,0 +1,116 @@
+"""What support staff ask is an index read, on SQLite and on PostgreSQL.
+
+The tables hold little here, so PostgreSQL is told not to read whole tables where it need not; what
+it still reads whole has no index that helps.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from apps.core.clock import now
+from apps.ledger import selectors
+from apps.ledger.segments import writing
+from apps.ledger.services import WorkIdentity
+from config.environment import BASE_DIR
+from tests.ledger.plans import key, work
+from tests.ledger.test_segments import mixed, settle_all, stored
+from tests.services_under_test import SERVICES
+
+pytestmark = pytest.mark.django_db
+
+LARGE = ("ledger_change", "ledger_segmentcontent", "ledger_segmentkeys", "ledger_segmentpart")
+SINCE = now() - timedelta(days=1)
+
+Question = Callable[[WorkIdentity], Any]
+QUESTIONS: dict[str, Question] = {
+    "one record's life": lambda w: selectors.record_changes(
+        [w.rule_id], left_key=key(17), right_key=key(17)
+    ),
+    "a page of a run": lambda w: selectors.change_page(w.run_id, operation="update", limit=5),
+    "a record in a run": lambda w: selectors.change_page(w.run_id, search_key="17"),
+    "counts of a run": lambda w: selectors.change_groups(w.run_id),
+    "a field between two dates": lambda w: selectors.changes_of_field(
+        w.rule_id, "mail", SINCE, SINCE + timedelta(days=2)
+    ),
+    "one change": lambda w: selectors.change_by_id(selectors.change_page(w.run_id)[0].pk),
+    "the plan": lambda w: selectors.planned_changes(w.partition_id, 0, 5),
+}
+
+
+@pytest.fixture(params=["rows", "segments"])
+def shelf(request, monkeypatch) -> WorkIdentity:
+    """A settled plan on one of the shelves."""
+    monkeypatch.setattr(writing, "SEGMENT_ROWS", 40)
+    limit = 50_000 if request.param == "rows" else 0
+    monkeypatch.setitem(settings.LOCKSTEP, "LEDGER_ROWS_LIMIT", limit)
+    mine = work()
+    stored(mine, mixed())
+    settle_all(mine)
+    return mine
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_no_question_reads_a_large_table_whole(shelf, question):
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        QUESTIONS[question](shelf)
+
+    asked = [query["sql"] for query in queries if any(name in query["sql"] for name in LARGE)]
+    assert asked
+    for sql in asked:
+        whole = [line for line in explained(sql) if reads_whole(line)]
+        assert not whole, (sql, whole)
+
+
+def test_the_check_sees_a_table_that_is_read_whole(shelf):
+    sql = "SELECT * FROM ledger_change WHERE image = 'x'"
+
+    assert any(reads_whole(line) for line in explained(sql))
+
+
+def explained(sql: str) -> list[str]:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")
+            cursor.execute(f"EXPLAIN {sql}")
+            return [row[0] for row in cursor.fetchall()]
+        cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
+        return [row[3] for row in cursor.fetchall()]
+
+
+def reads_whole(line: str) -> bool:
+    """Whether a line of a plan says that a large table is read from one end to the other."""
+    if connection.vendor == "postgresql":
+        return any(f"Seq Scan on {name} " in f"{line} " for name in LARGE)
+    return any(line.startswith(f"SCAN {name}") for name in (*LARGE, "k"))
+
+
+@pytest.mark.postgresql
+@pytest.mark.skipif(connection.vendor == "postgresql", reason="the tests run on it already")
+def test_all_of_this_holds_on_postgresql():
+    """With the shelves, settling, conflicts and compaction: they are what this database is for."""
+    environment = dict(os.environ)
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID", "LOCKSTEP_TEST_DATA_DIR"):
+        environment.pop(name, None)
+    address = SERVICES["postgresql"].address.rpartition("/")[0]
+    environment["LOCKSTEP_TEST_DATABASE_URL"] = f"{address}/lockstep_ledger_{os.getpid()}"
+    names = ("query_plans", "segments", "settling", "conflicts", "compaction")
+    files = [f"tests/ledger/test_{name}.py" for name in names]
+    command = [sys.executable, "-m", "pytest", *files, "-q", "-k", "not on_postgresql"]
+
+    done = subprocess.run(command, cwd=BASE_DIR, env=environment, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
