@@ -83,7 +83,7 @@ class OpenSegment:
         self.segment = segment
         self.file = ChangeFile(storage().get(segment))
 
-    def find(self, part: SegmentPart, wanted: ChangeFilter) -> tuple[list[int], pa.Table]:
+    def find(self, part: SegmentPart, wanted: ChangeFilter) -> tuple[pa.Array, pa.Table]:
         """Places in the file of the part's changes that pass, and their light columns.
 
         Rows of the row shelf that stand for some of them are not regarded.
@@ -95,7 +95,7 @@ class OpenSegment:
             mine = pc.equal(table.column("partition_id"), str(part.partition_id))
             mask = pc.and_(mask, mine)
         places = pc.indices_nonzero(mask.combine_chunks())
-        return places.to_pylist(), table.take(places)
+        return places, table.take(places)
 
     def resolved(self, table: pa.Table, part: SegmentPart) -> pa.Table:
         """The same rows with the ids and outcomes that the part gives them."""
@@ -166,15 +166,16 @@ def part_changes(
         return []
     opened = OpenSegment(part.segment)
     places, table = opened.find(part, wanted)
+    shown = pc.is_valid(table.column("id"))
+    if after_id is not None:
+        shown = pc.greater(table.column("id"), after_id)
     hidden = set() if part.segment.compacted else overlaid(part)
-    sequences, ids = (table.column(name).to_pylist() for name in ("sequence", "id"))
-    found = [
-        (number, place)
-        for number, place, sequence in zip(ids, places, sequences, strict=True)
-        if (after_id is None or number > after_id) and sequence not in hidden
-    ]
-    found.sort(reverse=newest_first)
-    return opened.changes(part, [place for _, place in found[:limit]])
+    if hidden:
+        told = pa.array(hidden, pa.int64())
+        shown = pc.and_(shown, pc.invert(pc.is_in(table.column("sequence"), value_set=told)))
+    chosen = places.filter(shown.combine_chunks())  # in the order of their ids
+    page = chosen[-limit:][::-1] if newest_first else chosen[:limit]
+    return opened.changes(part, page.to_pylist())
 
 
 def part_counts(part: SegmentPart) -> Iterator[tuple[tuple[str, ...], int]]:

@@ -223,7 +223,7 @@ def _skip_in_segment(part: SegmentPart, kept: ChangeFilter, moment: datetime) ->
     opened = OpenSegment(part.segment)
     places, _ = opened.find(part, kept)
     table = opened.file.everything()
-    stays = pc.is_in(pa.array(range(table.num_rows)), value_set=pa.array(places, pa.int64()))
+    stays = pc.is_in(pa.array(range(table.num_rows)), value_set=places.cast(pa.int64()))
     stays = pc.or_(stays, pc.is_valid(table.column("outcome")))
     skipped = table.num_rows - (pc.sum(stays).as_py() or 0)
     if skipped:
