@@ -58,6 +58,13 @@ SIDEBAR = [
                 "ledger.view_rejection",
                 "apps.console.navigation.open_rejections",
             ),
+            _entry(
+                "Restore requests",
+                "settings_backup_restore",
+                "runs_restorerequest_changelist",
+                "runs.view_restorerequest",
+                "apps.console.navigation.open_restore_requests",
+            ),
             _entry("Changes", "difference", "ledger_change_changelist", "ledger.view_change"),
         ],
     },
@@ -86,6 +93,7 @@ SIDEBAR = [
         "title": "Investigate",
         "separator": True,
         "items": [
+            _entry("Record time machine", "history", "ledger_change_find", "ledger.view_change"),
             _entry("Schema drift", "schema", "sources_drift_changelist", "sources.view_drift"),
             _entry(
                 "Data inventory", "inventory_2", "sources_field_changelist", "sources.view_field"

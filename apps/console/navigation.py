@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from apps.core.selectors import platform_state
 from apps.ledger.models import Conflict, Rejection
-from apps.runs.models import Run, RunStatus
+from apps.runs.models import RestoreRequest, Run, RunStatus
 from apps.sources.models import Source
 
 
@@ -32,6 +32,13 @@ def waiting_runs(request: HttpRequest) -> str:
     if not request.user.has_perm("runs.view_run"):
         return ""
     return _badge(Run.objects.filter(status=RunStatus.WAITING))
+
+
+def open_restore_requests(request: HttpRequest) -> str:
+    """Likewise."""
+    if not request.user.has_perm("runs.view_restorerequest"):
+        return ""
+    return _badge(RestoreRequest.objects.filter(state=RestoreRequest.State.OPEN))
 
 
 def _badge(rows: QuerySet[Any]) -> str:

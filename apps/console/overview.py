@@ -19,8 +19,8 @@ from apps.ledger.selectors import conflicts, rejections
 from apps.rules.models import Rule
 from apps.rules.schedule import next_due
 from apps.rules.selectors import rules
-from apps.runs.models import ACTIVE_STATUSES, Run, RunStatus
-from apps.runs.selectors import run_progress, runs
+from apps.runs.models import ACTIVE_STATUSES, RestoreRequest, Run, RunStatus
+from apps.runs.selectors import restore_requests, run_progress, runs
 from apps.sources.models import Source
 from apps.sources.selectors import drifts, sources
 
@@ -184,7 +184,7 @@ def kpis(actor: Any, visible: list[Rule], last: dict[Any, Run], moment: datetime
 def attention(actor: Any, visible: list[Rule], last: dict[Any, Run]) -> list[Attention]:
     """Worst first: what failed, what waits for a person, what was kept out, what is paused."""
     found = [*_failed_rules(visible, last), *_failing_sources(actor), *_breaking_drift(actor)]
-    found += [*_waiting_plans(actor)]
+    found += [*_waiting_plans(actor), *_restore_requests(actor)]
     found += _open_by_rule(
         visible,
         conflicts(actor).filter(state=Conflict.State.OPEN),
@@ -230,6 +230,15 @@ def _waiting_plans(actor: Any) -> list[Attention]:
         )
         for run in waiting.order_by("expires_at")[:MOST_LINES]
     ]
+
+
+def _restore_requests(actor: Any) -> list[Attention]:
+    count = restore_requests(actor).filter(state=RestoreRequest.State.OPEN).count()
+    if not count:
+        return []
+    listing = reverse("admin:runs_restorerequest_changelist")
+    text = f"{count:,} wait{'s' if count == 1 else ''} for an answer"
+    return [Attention("Restore requests", text, "Answer them", f"{listing}?state__exact=open")]
 
 
 def _rule_url(rule: Rule) -> str:

@@ -14,7 +14,8 @@ from django.urls import reverse
 from apps.console.site import LockstepAdminSite
 from apps.core.admin import BaseAdmin, ObjectAction, ReadOnlyAdmin
 from apps.rules.models import SyncDraft
-from apps.runs.models import Run
+from apps.runs.models import RestoreRequest, Run
+from apps.runs.services import UndoScope
 from tests.people import administrator, person, signed_in, viewer
 from tests.platforms import Pair
 from tests.two_way import TwoWay
@@ -39,6 +40,9 @@ def pair(tmp_path: Any) -> Pair:
     save_lookup("iso", {"Germany": "DE"}, actor=None)
     Group.objects.create(name="Operators")
     TwoWay(tmp_path).of_every_kind()
+    RestoreRequest.objects.create(
+        rule=pair.rule, scope=UndoScope(right_key='["1"]').as_json(), reason="wrong"
+    )
     Drift.objects.create(
         source=pair.mapping.left.source, dataset_name="customers", kind=Drift.Kind.DATASET_ADDED
     )

@@ -7,14 +7,18 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern
 from unfold.decorators import display
 
 from apps.core.admin import Chip, InfinitePaginator, NextStep, ReadOnlyAdmin
 from apps.core.templatetags.lockstep import ago, record_key, status
 from apps.engine.types_sql import key_text
+from apps.ledger.admin.records import RecordPages
+from apps.ledger.admin.records.pages import record_url
 from apps.ledger.admin.rule_names import RuleFilter, with_rule_names
 from apps.ledger.models import Change
 from apps.ledger.selectors import change_by_id, change_id, key_hash, record_changes
+from apps.ledger.selectors.record_family import Address
 from apps.runs.admin.changes import field_diffs
 from apps.runs.models import Run
 
@@ -22,7 +26,7 @@ EARLIER = 21  # with the change itself
 
 
 @admin.register(Change)
-class ChangeAdmin(ReadOnlyAdmin):
+class ChangeAdmin(RecordPages, ReadOnlyAdmin):
     """One record's planned or applied difference."""
 
     list_display = ("record", "what", "why", "result", "rule", "planned", "settled")
@@ -38,6 +42,9 @@ class ChangeAdmin(ReadOnlyAdmin):
         "difference",
         "rules.view_rule",
     )
+
+    def own_urls(self) -> list[URLPattern]:
+        return self.record_urls()
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return with_rule_names(super().get_queryset(request))
@@ -113,4 +120,15 @@ class ChangeAdmin(ReadOnlyAdmin):
             run=run,
             fields=field_diffs(change),
             earlier=earlier,
+            record_page=_record_page(change, run),
         )
+
+
+def _record_page(change: Change, run: Run | None) -> str:
+    """Where the whole life of a change's record is shown; empty without its rule."""
+    if run is None:
+        return ""
+    mapping = run.rule.mapping
+    if change.right_key:
+        return record_url(Address(mapping.right_id, change.right_key))
+    return record_url(Address(mapping.left_id, change.left_key)) if change.left_key else ""

@@ -24,6 +24,7 @@ from apps.rules.selectors import rules
 from apps.runs.admin.approval import posted_answer, waiting_plan
 from apps.runs.admin.changes import changes_context
 from apps.runs.admin.live import live_context
+from apps.runs.admin.undo_pages import UndoPages, undo_context
 from apps.runs.models import ACTIVE_STATUSES, Run, RunStatus
 from apps.runs.selectors import runs
 from apps.runs.services import approve_run, cancel_run, reject_run
@@ -38,7 +39,7 @@ WRITTEN = ("inserted", "updated", "deleted")
 
 
 @admin.register(Run)
-class RunAdmin(ReadOnlyAdmin):
+class RunAdmin(UndoPages, ReadOnlyAdmin):
     """Executions of rules."""
 
     list_display = ("begun", "rule", "state", "mode_text", "outcome", "duration", "trigger")
@@ -124,6 +125,7 @@ class RunAdmin(ReadOnlyAdmin):
 
         decide = self.admin_site.admin_view(require_POST(self.decide_view))
         return [
+            *self.undo_urls(),
             own("<uuid:run_id>/live/", self.live_view, self.url_name("live")),
             own("<uuid:run_id>/changes/", self.changes_view, self.url_name("changes")),
             path("<uuid:run_id>/decide/", decide, name=self.url_name("decide")),
@@ -159,6 +161,7 @@ class RunAdmin(ReadOnlyAdmin):
             "names": names,
             "may_run": rules(request.user, "run").filter(pk=run.rule_id).exists(),
             "plan": waiting_plan(run, request.user),
+            **undo_context(run, request.user),
         }
 
     def live_view(self, request: HttpRequest, run_id: Any) -> HttpResponse:
@@ -188,8 +191,8 @@ class RunAdmin(ReadOnlyAdmin):
             title="What would change" if run.is_dry or plan else "What changed",
             run=run,
             on_changes_page=True,
-            selectable=plan is not None and plan.may_decide,
-            selection_url=self.url("decide", run.pk),
+            selectable=plan.may_decide if plan else about["offers_undo"],
+            selection_url=self.url("decide", run.pk) if plan else self.url("undo"),
             chosen_question=plan.question("{count}", "chosen changes") if plan else "",
             filter_question=plan.question(shown["passing"]) if plan else "",
             **about,

@@ -1,0 +1,287 @@
+"""The pages of the record time machine; they hang at the admin of changes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import URLPattern, path, reverse
+from django.utils.http import urlencode
+from django.views.decorators.http import require_GET, require_POST
+
+from apps.connectors.errors import LockstepError
+from apps.core.admin import explain
+from apps.core.selectors import by_id
+from apps.core.templatetags.lockstep import record_key
+from apps.ledger.admin.records.timeline import (
+    Known,
+    Version,
+    as_of,
+    both_sides,
+    compared,
+    states,
+    versions,
+)
+from apps.ledger.models import Change
+from apps.ledger.selectors.record_family import (
+    Address,
+    Family,
+    Membership,
+    address_of,
+    find_addresses,
+    open_conflicts,
+    parse_keys,
+    record_family,
+    record_life,
+)
+from apps.rules.models import Rule
+from apps.rules.selectors import rules
+from apps.runs.admin.undo import moment_of, undo_rights
+from apps.runs.models import Run
+from apps.runs.selectors import runs
+from apps.runs.services import request_run
+from apps.sources.live import keys_by_value
+from apps.sources.models import Dataset
+from apps.sources.selectors import datasets
+
+
+class RecordPages:
+    """For the admin of changes."""
+
+    def record_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view  # type: ignore[attr-defined]
+        name = self.url_name  # type: ignore[attr-defined]
+        return [
+            path("records/", wrap(require_GET(self.find_view)), name=name("find")),
+            path("records/live/", wrap(require_POST(self.live_view)), name=name("live")),
+            path("records/sync/", wrap(require_POST(self.sync_view)), name=name("sync")),
+            path(
+                "records/<uuid:dataset_id>/<str:digest>/",
+                wrap(require_GET(self.record_view)),
+                name=name("record"),
+            ),
+        ]
+
+    def _rules(self, request: HttpRequest) -> list[Rule]:
+        """The rules whose records this person may look at."""
+        if not self.has_view_permission(request):  # type: ignore[attr-defined]
+            raise PermissionDenied
+        return list(rules(request.user))
+
+    # Finding
+
+    def find_view(self, request: HttpRequest) -> HttpResponse:
+        """Search by key; one hit opens at once."""
+        every = self._rules(request)
+        chosen = [rule for rule in every if str(rule.pk) == request.GET.get("rule")]
+        text = request.GET.get("key", "").strip()
+        found = find_addresses(chosen or every, text) if text else []
+        families = _families(every, found)
+        if len(families) == 1:
+            return redirect(record_url(families[0].addresses[0]))
+        return self._find_page(request, every, families, text)
+
+    def _find_page(
+        self, request: HttpRequest, every: list[Rule], families: list[Family], text: str
+    ) -> HttpResponse:
+        known = _datasets(families)
+        page: HttpResponse = self.render_page(  # type: ignore[attr-defined]
+            request,
+            "lockstep/ledger/record_find.html",
+            title="Record time machine",
+            crumbs=[("Record time machine", None)],
+            searched=text,
+            rules=every,
+            chosen_rule=request.GET.get("rule", ""),
+            hits=[_hit(family, known) for family in families],
+            searchable=_searchable(every, datasets(request.user)),
+        )
+        return page
+
+    def live_view(self, request: HttpRequest) -> HttpResponse:
+        """Search a source itself by the value of one field: values are not kept to be searched."""
+        every = self._rules(request)
+        dataset_id, _, field = request.POST.get("where", "").partition(":")
+        dataset = by_id(datasets(request.user), dataset_id)
+        text = request.POST.get("value", "").strip()
+        if dataset is None or not dataset.fields.filter(name=field, missing_since=None).exists():
+            raise Http404("no such dataset or field")
+        try:
+            keys = keys_by_value(dataset, field, text) if text else []
+        except LockstepError as error:
+            messages.error(request, explain(error))
+            keys = []
+        families = _families(every, [Address(dataset.pk, key) for key in keys])
+        if not keys:
+            messages.warning(request, f"No record of {dataset} has this value in {field} now.")
+        return self._find_page(request, every, families, "")
+
+    # One record
+
+    def record_view(self, request: HttpRequest, dataset_id: UUID, digest: str) -> HttpResponse:
+        """All versions of a record across all systems; what it was, compared, and the way back."""
+        every = self._rules(request)
+        start = self._address(request, every, dataset_id, digest)
+        family = record_family(every, start)
+        life = record_life(family)
+        known = runs(request.user).in_bulk({change.run_id for change in life})
+        line = versions(family, life, known)
+        may_undo, may_ask = undo_rights(request.user)
+        page: HttpResponse = self.render_page(  # type: ignore[attr-defined]
+            request,
+            "lockstep/ledger/record_page.html",
+            title=f"Record {record_key(start.key)}",
+            crumbs=[
+                ("Record time machine", reverse("admin:ledger_change_find")),
+                (record_key(start.key), None),
+            ],
+            start=start,
+            permalink=request.build_absolute_uri(record_url(start)),
+            places=[_hit(Family([a], []), _datasets([family])) for a in family.addresses],
+            versions=line,
+            members=[self._member(request, m, life) for m in family.memberships],
+            conflicts=open_conflicts(family) if _sees_conflicts(request) else [],
+            moment=moment_of(request.GET),
+            moment_text=request.GET.get("as_of", ""),
+            comparison=_comparison(request, line, life),
+            may_undo=may_undo,
+            may_restore=may_undo or may_ask,
+        )
+        return page
+
+    @staticmethod
+    def _address(request: HttpRequest, every: list[Rule], dataset_id: UUID, digest: str) -> Address:
+        """The record's address; `key` helps where only segments still know it."""
+        for key in parse_keys(request.GET.get("key", "")):
+            if Address(dataset_id, key).digest == digest:
+                return Address(dataset_id, key)
+        address = address_of(every, dataset_id, digest)
+        if address is None:
+            raise Http404("this record is not known, or no longer kept; search for it by its key")
+        return address
+
+    def _member(
+        self, request: HttpRequest, member: Membership, life: list[Change]
+    ) -> dict[str, Any]:
+        """What the page shows of one rule: how both sides are known to have been."""
+        own = [change for change in life if change.rule_id == member.rule.pk]
+        moment = moment_of(request.GET)
+        if moment is not None:
+            last, known = as_of(own, moment)
+        else:
+            found = states(own)
+            last = next((change for change in own if change.pk in found), None)
+            known = found[last.pk] if last else Known()
+        return {
+            "member": member,
+            "rule": member.rule,
+            "last": last,
+            "rows": both_sides(known),
+            "left_gone": known.knows_left and known.left is None,
+            "right_gone": known.knows_right and known.right is None,
+            "is_two_way": member.rule.direction == Rule.Direction.TWO_WAY,
+            "may_run": rules(request.user, "run").filter(pk=member.rule.pk).exists(),
+        }
+
+    # Writing
+
+    def sync_view(self, request: HttpRequest) -> HttpResponse:
+        """Start a run of just this record."""
+        rule = by_id(rules(request.user), request.POST.get("rule"))
+        if rule is None:
+            raise Http404("no rule with this id")
+        keys = (request.POST.get("left_key", ""), request.POST.get("right_key", ""))
+        if not any(keys):
+            raise Http404("no record was named")
+        try:
+            run = request_run(rule, actor=request.user, trigger=Run.Trigger.RECORDS, keys=[keys])
+        except LockstepError as error:
+            messages.error(request, explain(error))
+            return redirect("admin:ledger_change_find")
+        return redirect("admin:runs_run_change", run.pk)
+
+
+def record_url(address: Address) -> str:
+    """The permalink of a record: its key is in it as a hash only."""
+    return reverse("admin:ledger_change_record", args=(address.dataset_id, address.digest))
+
+
+def _families(every: list[Rule], found: list[Address]) -> list[Family]:
+    """The records at these addresses, each once, however many systems have it."""
+    families: list[Family] = []
+    seen: set[Address] = set()
+    for address in found:
+        if address not in seen:
+            family = record_family(every, address)
+            seen |= set(family.addresses)
+            families.append(family)
+    return families
+
+
+def _datasets(families: list[Family]) -> dict[UUID, Dataset]:
+    ids = {address.dataset_id for family in families for address in family.addresses}
+    return Dataset.objects.select_related("source").in_bulk(ids)
+
+
+def _hit(family: Family, known: dict[UUID, Dataset]) -> dict[str, Any]:
+    first = family.addresses[0]
+    key_query = urlencode({"key": first.key})
+    return {
+        "url": record_url(first),
+        "url_with_key": f"{record_url(first)}?{key_query}",
+        "key": first.key,
+        "places": [(known.get(a.dataset_id), a.key) for a in family.addresses],
+        "dataset": known.get(first.dataset_id),
+    }
+
+
+def _searchable(every: list[Rule], visible: Any) -> list[tuple[str, str]]:
+    """Fields by whose value a source can be searched: those that rules map, by dataset."""
+    allowed = set(visible.values_list("pk", flat=True))
+    found: dict[str, str] = {}
+    for rule in every:
+        mapping = rule.mapping
+        for dataset, column in ((mapping.left, "left"), (mapping.right, "right")):
+            if dataset.pk not in allowed:
+                continue
+            for name in mapping.fields.exclude(**{column: ""}).values_list(column, flat=True):
+                found[f"{dataset.pk}:{name}"] = f"{dataset}: {name}"
+    return sorted(found.items(), key=lambda item: item[1])
+
+
+def _sees_conflicts(request: HttpRequest) -> bool:
+    return bool(request.user.has_perm("ledger.view_conflict"))
+
+
+def _comparison(
+    request: HttpRequest, line: list[Version], life: list[Change]
+) -> dict[str, Any] | None:
+    """Two versions beside each other, where two of one rule were picked."""
+    by_id_text = {str(version.change.pk): version for version in line}
+    picked = [by_id_text.get(request.GET.get(name, "")) for name in ("a", "b")]
+    if None in picked or picked[0] is picked[1]:
+        return None
+    first, second = sorted((v for v in picked if v), key=_when)
+    if first.rule.pk != second.rule.pk:
+        return {"problem": "Pick two versions of the same rule."}
+    found = states([change for change in life if change.rule_id == first.rule.pk])
+    if first.change.pk not in found or second.change.pk not in found:
+        return {"problem": "Pick two versions that were applied."}
+    return {
+        "first": first,
+        "second": second,
+        "sides": [
+            (first.names.of(side), rows)
+            for side in ("left", "right")
+            if (rows := compared(found[first.change.pk], found[second.change.pk], side))
+        ],
+    }
+
+
+def _when(version: Version) -> tuple[datetime, int]:
+    return version.at, int(version.change.pk)
