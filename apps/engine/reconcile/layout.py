@@ -15,6 +15,7 @@ from apps.engine.reconcile.programs import (
     expression_fields,
     is_derived,
     right_fields,
+    translates,
     two_way_of,
 )
 from apps.engine.spec import (
@@ -70,6 +71,11 @@ class Layout:
         self.extra_left = tuple(extra_left)
         self._set_extra(extra_right)
         self.derived = frozenset(spec.right for spec in mapping.fields if is_derived(spec))
+        self.references = frozenset(
+            spec.right
+            for spec in mapping.fields
+            if spec.to_left and translates(spec.to_left, mapping.right)
+        )
         self.writes = _writes(mapping)
         self.settled = self._settled()
         self.raw: dict[str, str] = {}
@@ -112,6 +118,19 @@ class Layout:
     def values(self, prefix: str) -> list[Value]:
         """The mapped right fields, in columns that begin with `prefix` ('r.f')."""
         return [(n, f"{prefix}{place}", self.types[n]) for place, n in enumerate(self.names)]
+
+    def translated(self, right: str, view: str) -> list[Value]:
+        """The mapped right fields as a base keeps them beside a left view, in such columns.
+
+        A reference that could not be translated to the left yet is left out: so its field counts
+        as edited on the right until it can be.
+        """
+        return [
+            (n, f"CASE WHEN {view}{i} IS NULL THEN NULL ELSE {sql} END", neutral)
+            if n in self.references
+            else (n, sql, neutral)
+            for i, (n, sql, neutral) in enumerate(self.values(right))
+        ]
 
     def raw_values(self, row: str) -> list[Value]:
         """The left fields that ride along."""

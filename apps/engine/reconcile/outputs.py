@@ -106,7 +106,7 @@ def _left_updates(layout: Layout) -> str:
         f"{names_where(list(flows), flows.__getitem__)}, {image_where(before, flows.__getitem__)}, "
         f"{image_where(after, flows.__getitem__)}, {hash_sql(layout.values('p.n'))}, "
         f"{_cause(layout, 'l', False)}, {image_where(layout.values('p.n'), brought.__getitem__)}, "
-        f"{image_where(layout.values('p.m'), brought.__getitem__)} FROM final p "
+        f"{image_where(layout.translated('p.m', 'p.n'), brought.__getitem__)} FROM final p "
         "JOIN back b ON b.id = p.id JOIN left_side l ON l.rowid = p.l WHERE p.left_write"
     )
 
@@ -136,7 +136,7 @@ def _left_inserts(layout: Layout) -> str:
         f"{names_where(list(given), given.__getitem__)}, NULL, "
         f"{image_where(values, given.__getitem__)}, a.h, i.cause, "
         f"{image_where(layout.values('a.f'), in_step.__getitem__)}, "
-        f"{image_where(layout.values('r.f'), in_step.__getitem__)} FROM left_final i "
+        f"{image_where(layout.translated('r.f', 'a.f'), in_step.__getitem__)} FROM left_final i "
         "JOIN back b ON b.id = i.id JOIN ahead a ON a.id = i.id JOIN right_side r ON r.rowid = i.r"
     )
 

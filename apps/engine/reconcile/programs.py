@@ -135,6 +135,13 @@ def expression_fields(text: str, dataset: DatasetSpec) -> frozenset[str]:
     return parse_expression(text, known, lookups=_AnyLookup()).fields
 
 
+def translates(text: str, dataset: DatasetSpec) -> bool:
+    """Whether an expression over a dataset's fields translates a key by another rule's links."""
+    known = {spec.name: spec.neutral_type for spec in dataset.fields}
+    parsed = parse_expression(text, known, lookups=_AnyLookup())
+    return any(name.startswith("link:") for name in parsed.lookups)
+
+
 def carried_fields(
     mapping: MappingSpec, rule: RuleSpec, extra_left: Iterable[str] = ()
 ) -> tuple[str, ...]:
