@@ -280,6 +280,26 @@ def test_one_record_is_synced_at_once(pair):
     assert [row[1] for row in pair.accounts()] == ["x", "Maria Lopez 2", "Maria Lopez 3"]
 
 
+def test_why_it_did_not_sync_is_answered(pair):
+    pair.on_left("UPDATE contacts SET name = 'l' WHERE id = 1")
+    pair.on_right("UPDATE accounts SET display_name = 'r' WHERE account_id = 1")
+    pair.run()
+    client = signed_in(administrator())
+    page = client.get(address(pair), {"why": str(pair.rule.pk)})
+    assert page.context["findings"][0].reason == "conflict"
+    conflict = page.context["conflicts"][0]
+    link = reverse("admin:ledger_conflict_change", args=(conflict.pk,))
+    assert page.content.decode().count(link) == 2
+
+
+def test_both_sides_are_read_this_moment(pair):
+    pair.on_left("UPDATE contacts SET name = 'unsynced' WHERE id = 1")
+    page = signed_in(administrator()).get(address(pair), {"now": str(pair.rule.pk)})
+    rows = {row.name: [cell.text for cell in row.cells] for row in page.context["now_rows"]}
+    assert rows["display_name"] == ["unsynced", "Maria López"]
+    assert "The sides differ" in page.content.decode()
+
+
 def test_looking_needs_its_permission_and_writing_its_own(pair):
     stranger = signed_in(person("stranger", "runs.view_run"))
     for page in (reverse(FIND), address(pair)):

@@ -351,3 +351,24 @@ def test_an_approver_may_look_at_the_preview_of_a_request(pair):
     assert Run.objects.get(kind="undo").mode == "dry_run"
     request.refresh_from_db()
     assert request.state == "open"
+
+
+# Verification
+
+
+def test_a_verification_shows_accuracy_by_field_and_proposes_a_repair(pair):
+    pair.on_right("UPDATE accounts SET phone = 'x' WHERE account_id = 1")
+    client = signed_in(administrator())
+    client.post(reverse("admin:rules_rule_do", args=(pair.rule.pk, "verify")))
+    run = work_until_finished(Run.objects.get(mode="verify"))
+    page = client.get(url("run_change", run.pk))
+    found = page.context["verification"]
+    assert (found.compared, found.equal, found.percent) == (4, 3, 75.0)
+    assert [(f.name, f.different, f.percent) for f in found.fields] == [("phone", 1, 75.0)]
+    looker = signed_in(person("looker", *LOOKS))
+    assert "Propose repair" not in looker.get(url("run_change", run.pk)).content.decode()
+    assert looker.post(url("run_repair", run.pk)).status_code == 403
+    client.post(url("run_repair", run.pk))
+    repair = work_until_finished(Run.objects.get(trigger="repair"))
+    assert repair.status == "waiting"
+    assert client.get(url("run_repair", run.pk)).status_code == 405

@@ -79,6 +79,7 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
             "do_run",
             confirm="Run “{obj}” now? It plans, and then writes what it planned.",
         ),
+        ObjectAction("verify", "Verify", "fact_check", "run", "do_verify"),
         ObjectAction(
             "enable",
             "Enable schedule",
@@ -252,6 +253,11 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
 
     def do_run(self, request: HttpRequest, rule: Rule) -> HttpResponse:
         run = request_run(rule, actor=request.user)
+        return redirect("admin:runs_run_change", run.pk)
+
+    def do_verify(self, request: HttpRequest, rule: Rule) -> HttpResponse:
+        """Compare whole datasets without writing."""
+        run = request_run(rule, actor=request.user, mode=Run.Mode.VERIFY)
         return redirect("admin:runs_run_change", run.pk)
 
     def do_enable(self, request: HttpRequest, rule: Rule) -> None:

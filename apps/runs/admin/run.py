@@ -25,9 +25,10 @@ from apps.runs.admin.approval import posted_answer, waiting_plan
 from apps.runs.admin.changes import changes_context
 from apps.runs.admin.live import live_context
 from apps.runs.admin.undo_pages import UndoPages, undo_context
+from apps.runs.admin.verification import verification
 from apps.runs.models import ACTIVE_STATUSES, Run, RunStatus
 from apps.runs.selectors import runs
-from apps.runs.services import approve_run, cancel_run, reject_run
+from apps.runs.services import approve_run, cancel_run, propose_repair, reject_run
 
 ACTIVE = ",".join(status for status in ACTIVE_STATUSES if status != RunStatus.WAITING)
 ATTENTION = ",".join(
@@ -124,11 +125,13 @@ class RunAdmin(UndoPages, ReadOnlyAdmin):
             return path(route, self.admin_site.admin_view(require_GET(view)), name=name)
 
         decide = self.admin_site.admin_view(require_POST(self.decide_view))
+        repair = self.admin_site.admin_view(require_POST(self.repair_view))
         return [
             *self.undo_urls(),
             own("<uuid:run_id>/live/", self.live_view, self.url_name("live")),
             own("<uuid:run_id>/changes/", self.changes_view, self.url_name("changes")),
             path("<uuid:run_id>/decide/", decide, name=self.url_name("decide")),
+            path("<uuid:run_id>/repair/", repair, name=self.url_name("repair")),
         ]
 
     def _run(self, request: HttpRequest, run_id: Any) -> Run:
@@ -161,6 +164,7 @@ class RunAdmin(UndoPages, ReadOnlyAdmin):
             "names": names,
             "may_run": rules(request.user, "run").filter(pk=run.rule_id).exists(),
             "plan": waiting_plan(run, request.user),
+            "verification": verification(run),
             **undo_context(run, request.user),
         }
 
@@ -218,6 +222,16 @@ class RunAdmin(UndoPages, ReadOnlyAdmin):
         except PermissionDenied as error:
             messages.error(request, f"{str(error)[:1].upper()}{str(error)[1:]}.")
         return redirect("admin:runs_run_change", run.pk)
+
+    def repair_view(self, request: HttpRequest, run_id: Any) -> HttpResponse:
+        """Plan what a verification says is to be repaired; the plan waits for approval."""
+        run = self._run(request, run_id)
+        try:
+            repair = propose_repair(run, actor=request.user)
+        except LockstepError as error:
+            messages.error(request, explain(error))
+            return redirect("admin:runs_run_change", run.pk)
+        return redirect("admin:runs_run_change", repair.pk)
 
     def do_cancel(self, request: HttpRequest, run: Run) -> None:
         cancel_run(run, actor=request.user)

@@ -44,7 +44,7 @@ from apps.rules.selectors import rules
 from apps.runs.admin.undo import moment_of, undo_rights
 from apps.runs.models import Run
 from apps.runs.selectors import runs
-from apps.runs.services import request_run
+from apps.runs.services import explain_record, record_now, request_run
 from apps.sources.live import keys_by_value
 from apps.sources.models import Dataset
 from apps.sources.selectors import datasets
@@ -151,6 +151,7 @@ class RecordPages:
             comparison=_comparison(request, line, life),
             may_undo=may_undo,
             may_restore=may_undo or may_ask,
+            **self._asked(request, family),
         )
         return page
 
@@ -187,6 +188,25 @@ class RecordPages:
             "is_two_way": member.rule.direction == Rule.Direction.TWO_WAY,
             "may_run": rules(request.user, "run").filter(pk=member.rule.pk).exists(),
         }
+
+    def _asked(self, request: HttpRequest, family: Family) -> dict[str, Any]:
+        """What was asked of one rule: why the record did not sync, or how it is this moment."""
+        for name in ("why", "now"):
+            wanted = request.GET.get(name)
+            member = next((m for m in family.memberships if str(m.rule.pk) == wanted), None)
+            if member is None:
+                continue
+            key = member.right_key or member.left_key
+            try:
+                if name == "why":
+                    findings = explain_record(member.rule, key, actor=request.user)
+                    return {"why_rule": member.rule, "findings": findings}
+                found = record_now(member.rule, key, actor=request.user)
+                known = Known(found.left_view, found.right, True, True)
+                return {"now_rule": member.rule, "now": found, "now_rows": both_sides(known)}
+            except LockstepError as error:
+                messages.error(request, explain(error))
+        return {}
 
     # Writing
 
