@@ -25,6 +25,12 @@ def _entry(title: str, icon: str, url: str, permission: str, badge: str = "") ->
     return entry
 
 
+def _is_change_page(request: HttpRequest) -> bool:
+    """Changes, but not the time machine, whose pages hang below them."""
+    place = request.path.partition("/ledger/change/")
+    return bool(place[1]) and not place[2].startswith("records/")
+
+
 SIDEBAR = [
     {
         "title": "",
@@ -65,7 +71,10 @@ SIDEBAR = [
                 "runs.view_restorerequest",
                 "apps.console.navigation.open_restore_requests",
             ),
-            _entry("Changes", "difference", "ledger_change_changelist", "ledger.view_change"),
+            {
+                **_entry("Changes", "difference", "ledger_change_changelist", "ledger.view_change"),
+                "active": _is_change_page,
+            },
         ],
     },
     {

@@ -43,6 +43,10 @@ def decided(conflict: Conflict) -> dict:
     return conflict.decision
 
 
+def taken(conflict: Conflict) -> dict:
+    return {name: choice["take"] for name, choice in decided(conflict)["fields"].items()}
+
+
 def test_the_inbox_is_worked_through_by_keyboard_alone(page: Page, pair: TwoWay):
     both, phone, credit = pair.meet(
         pair.disagreement(3, {"credit": "130"}, {"credit": "99"}),
@@ -64,9 +68,9 @@ def test_the_inbox_is_worked_through_by_keyboard_alone(page: Page, pair: TwoWay)
             press(page, "Shift+2", "Enter")
         expect(page.get_by_text("Decided:").first).to_be_visible()
     expect(page.get_by_text("All clear, last conflict")).to_be_visible()
-    assert decided(both)["fields"] == {NAME: "left", MAIL: "right"}
-    assert decided(phone)["values"] == {PHONE_FIELD: "+34 3"}
-    assert decided(credit)["fields"] == {"credit": "right"}
+    assert taken(both) == {NAME: "left", MAIL: "right"}
+    assert decided(phone)["fields"] == {PHONE_FIELD: {"take": "value", "value": "+34 3"}}
+    assert taken(credit) == {"credit": "right"}
 
 
 def test_the_other_kinds_are_decided_by_keyboard_too(page: Page, pair: TwoWay):
@@ -77,7 +81,7 @@ def test_the_other_kinds_are_decided_by_keyboard_too(page: Page, pair: TwoWay):
         press(page, "2", "Enter")
         expect(page.get_by_text("Decided:").first).to_be_visible()
     assert decided(conflicts["match"])["match"] == '["702"]'
-    assert {decided(conflicts[kind])["side"] for kind in ("edit_delete", "delete")} == {"right"}
+    assert {decided(conflicts[kind])["record"] for kind in ("edit_delete", "delete")} == {"right"}
 
 
 def test_j_and_k_walk_and_the_question_mark_explains(page: Page, pair: TwoWay):
@@ -114,7 +118,7 @@ def test_letters_typed_into_a_value_are_no_commands(page: Page, pair: TwoWay):
     expect(page.get_by_label(f"Own value for {NAME}")).to_have_value("jk12e?")
     press(page, "Enter")
     expect(page.get_by_text("Decided:").first).to_be_visible()
-    assert Conflict.objects.get().decision["values"] == {NAME: "jk12e?"}
+    assert Conflict.objects.get().decision["fields"][NAME]["value"] == "jk12e?"
 
 
 def test_a_value_that_moved_is_shown_beside_the_choice(page: Page, pair: TwoWay):
