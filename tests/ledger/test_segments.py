@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pyarrow as pa
 import pytest
-from django.conf import settings
-from hypothesis import given
+from django.conf import settings as platform
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.core.protected import ProtectedValueError
@@ -46,7 +46,7 @@ COUNT = 100
 @pytest.fixture
 def on_segments(monkeypatch):
     """Every plan goes to segments; several of them, of several row groups."""
-    monkeypatch.setitem(settings.LOCKSTEP, "LEDGER_ROWS_LIMIT", 0)
+    monkeypatch.setitem(platform.LOCKSTEP, "LEDGER_ROWS_LIMIT", 0)
     monkeypatch.setattr(writing, "SEGMENT_ROWS", 40)
     monkeypatch.setattr(files, "GROUP_ROWS", 16)
     monkeypatch.setattr("apps.ledger.selectors.plans.GROUP_ROWS", 16)
@@ -112,7 +112,7 @@ def settle_all(identity: WorkIdentity, batch: int = 9) -> None:
 def test_both_shelves_tell_the_same(on_segments, monkeypatch, limit):
     large, small = work(), work()
     stored(large, mixed())
-    monkeypatch.setitem(settings.LOCKSTEP, "LEDGER_ROWS_LIMIT", 1_000)
+    monkeypatch.setitem(platform.LOCKSTEP, "LEDGER_ROWS_LIMIT", 1_000)
     stored(small, mixed())
     assert SegmentPart.objects.count() == 3
     assert Change.objects.filter(run_id=large.run_id).count() == 0
@@ -152,7 +152,7 @@ def paged(run_id: UUID, limit: int, **narrowed: Any) -> list[tuple[Any, ...]]:
 def test_the_plan_is_read_as_from_the_row_shelf(on_segments, monkeypatch):
     large, small = work(), work()
     stored(large, mixed())
-    monkeypatch.setitem(settings.LOCKSTEP, "LEDGER_ROWS_LIMIT", 1_000)
+    monkeypatch.setitem(platform.LOCKSTEP, "LEDGER_ROWS_LIMIT", 1_000)
     stored(small, mixed())
     reads = []
     for identity in (large, small):
@@ -228,7 +228,7 @@ def test_one_records_life_across_rules_and_shelves(on_segments, monkeypatch):
     again = work(mine.rule_id)
     stored(mine, mixed())
     stored(again, [change("delete", 8, 8, before={"name": "né 8"})])
-    monkeypatch.setitem(settings.LOCKSTEP, "LEDGER_ROWS_LIMIT", 1_000)
+    monkeypatch.setitem(platform.LOCKSTEP, "LEDGER_ROWS_LIMIT", 1_000)
     stored(other, [change("insert", 8, "r8", after={"name": "x"})])
 
     rules = [mine.rule_id, other.rule_id]
@@ -265,7 +265,7 @@ def test_a_lookup_opens_only_segments_that_may_hold_the_key(on_segments, monkeyp
 def test_changes_of_a_field_between_two_dates(on_segments, monkeypatch):
     mine = work()
     stored(mine, mixed())
-    monkeypatch.setitem(settings.LOCKSTEP, "LEDGER_ROWS_LIMIT", 1_000)
+    monkeypatch.setitem(platform.LOCKSTEP, "LEDGER_ROWS_LIMIT", 1_000)
     later = work(mine.rule_id)
     stored(later, mixed(20))
     since = Segment.objects.earliest("pk").planned_from
@@ -288,7 +288,7 @@ def _later(moment: Any) -> Any:
 def test_a_selection_skips_the_others_on_both_shelves(on_segments, monkeypatch):
     large, small = work(), work()
     stored(large, mixed())
-    monkeypatch.setitem(settings.LOCKSTEP, "LEDGER_ROWS_LIMIT", 1_000)
+    monkeypatch.setitem(platform.LOCKSTEP, "LEDGER_ROWS_LIMIT", 1_000)
     stored(small, mixed())
     kept = ChangeFilter(operations=("delete",))
     for identity in (large, small):
@@ -328,7 +328,7 @@ def test_a_plan_that_is_discarded_leaves_nothing(on_segments):
 
 
 def test_a_large_run_of_small_partitions_goes_to_segments_too(monkeypatch):
-    monkeypatch.setitem(settings.LOCKSTEP, "LEDGER_ROWS_LIMIT", 30)
+    monkeypatch.setitem(platform.LOCKSTEP, "LEDGER_ROWS_LIMIT", 30)
     first = work()
     second = WorkIdentity(first.rule_id, first.run_id, work().partition_id)
     stored(first, mixed(20))
@@ -366,6 +366,7 @@ def test_a_segment_that_would_be_too_large_becomes_several(on_segments, monkeypa
     assert [row[0] for row in paged(mine.run_id, 100)] == list(range(1, COUNT + 1))
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=300))
 def test_a_key_filter_lets_every_key_pass_that_it_holds(keys):
     blocks = bloom.block_count(len(keys))
@@ -396,7 +397,7 @@ def test_ids_of_the_row_shelf_go_on_from_their_own(on_segments, monkeypatch):
     stored(large, mixed())
     settle_all(large)
     assert Change.objects.filter(run_id=large.run_id).exists()
-    monkeypatch.setitem(settings.LOCKSTEP, "LEDGER_ROWS_LIMIT", 1_000)
+    monkeypatch.setitem(platform.LOCKSTEP, "LEDGER_ROWS_LIMIT", 1_000)
     stored(small, mixed(3))
 
     ids = [item.pk for item in change_page(small.run_id)]
