@@ -10,13 +10,12 @@ import argparse
 import json
 import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
 
 import psycopg
 
-from bench.scene import Scene, build_rule, database_url, digest, enter_platform, scene
+from bench.memory import PeakMemory
+from bench.scene import Scene, build_rule, database_url, digest, enter_platform, finish, scene
 
 
 def main() -> int:
@@ -73,40 +72,13 @@ def load(made: Scene) -> tuple[float, float, dict[str, float]]:
     worker = made.start_worker()
     time.sleep(5)  # a warm worker
     made.start_beat()
-    peak = [0.0]
-    stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(worker.pid, peak, stop), daemon=True)
-    watcher.start()
     began = time.monotonic()
-    run = request_run(rule, actor=None)
-    while run.is_active:
-        time.sleep(0.2)
-        run.refresh_from_db()
+    with PeakMemory(worker.pid) as memory:
+        run = finish(request_run(rule, actor=None))
     seconds = time.monotonic() - began
-    stop.set()
-    watcher.join()
     if run.status != "succeeded":
         raise SystemExit(f"{run.status}: {run.cause} {run.remedy}")
-    return seconds, peak[0], {p.name: round(p.seconds or 0, 2) for p in run_phases(run)}
-
-
-def _watch(group: int, peak: list[float], stop: threading.Event) -> None:
-    while not stop.wait(0.25):
-        peak[0] = max(peak[0], _resident_mb(group))
-
-
-def _resident_mb(group: int) -> float:
-    """Megabytes of all processes of a group; pages that they share are counted once (PSS)."""
-    kilobytes = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group:
-                rollup = (process / "smaps_rollup").read_text()
-                kilobytes += int(rollup.partition("Pss:")[2].split()[0])
-        except (OSError, IndexError, ValueError):
-            continue
-    return kilobytes / 1_000
+    return seconds, memory.peak_mb, {p.name: round(p.seconds or 0, 2) for p in run_phases(run)}
 
 
 if __name__ == "__main__":

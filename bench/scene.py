@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,14 +29,26 @@ SERVER = os.environ.get(
 RABBITMQ = os.environ.get("LOCKSTEP_TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 REDIS = os.environ.get("LOCKSTEP_TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
 
-TABLE = """
+
+@dataclass(frozen=True)
+class Table:
+    """A table that both databases have; `fill` makes the rows 1 to %(rows)s. Its key is `id`."""
+
+    name: str
+    ddl: str
+    fill: str
+
+
+CUSTOMERS = Table(
+    "customers",
+    """
     CREATE TABLE customers (
         id bigint PRIMARY KEY, token uuid NOT NULL, name text NOT NULL, email text,
         country char(2), balance numeric(12,2), score double precision, active boolean,
         born date, created_at timestamptz, updated_at timestamp, tags jsonb
     )
-"""
-ROWS = """
+    """,
+    """
     INSERT INTO customers SELECT n, md5(n::text)::uuid, 'Customer ' || n,
         CASE WHEN n % 10 = 0 THEN NULL ELSE 'c' || n || '@example.org' END,
         (ARRAY['DE','FR','US','JP','BR'])[1 + n % 5], (n % 100000) / 100.0, n * 0.37,
@@ -44,8 +57,8 @@ ROWS = """
         timestamp '2026-01-01' + n * interval '1 millisecond',
         jsonb_build_object('tier', n % 4, 'tags', jsonb_build_array('a', n % 7))
     FROM generate_series(1, %(rows)s) AS n
-"""
-DIGEST = "SELECT count(*), sum(hashtextextended(t::text, 0)) FROM customers AS t"
+    """,
+)
 
 
 @dataclass
@@ -123,8 +136,20 @@ def scratch_redis() -> Iterator[str]:
 
 
 @contextmanager
-def scene(*, broker: str, platform: str, rows: int, **settings: str) -> Iterator[Scene]:
-    """broker: embedded, redis or rabbitmq; platform: sqlite or postgresql; settings: LOCKSTEP_…."""
+def scene(
+    *,
+    broker: str,
+    platform: str,
+    rows: int,
+    table: Table = CUSTOMERS,
+    both: bool = False,
+    **settings: str,
+) -> Iterator[Scene]:
+    """A left database with the table and its rows, a right one with the table, and a platform.
+
+    broker: embedded, redis or rabbitmq; platform: sqlite or postgresql; both: the right table has
+    the same rows; settings: LOCKSTEP_….
+    """
     roles = ["left", "right"] + (["platform"] if platform == "postgresql" else [])
     with ExitStack() as stack:
         names = stack.enter_context(scratch_databases(*roles))
@@ -143,12 +168,8 @@ def scene(*, broker: str, platform: str, rows: int, **settings: str) -> Iterator
         if broker == "redis":
             environment["REDIS_URL"] = stack.enter_context(scratch_redis())
         made = Scene(Path(folder), names["left"], names["right"], environment)
-        with psycopg.connect(database_url(made.left), autocommit=True) as left:
-            left.execute(TABLE)
-            left.execute(ROWS.replace("%(rows)s", str(int(rows))))
-            left.execute("ANALYZE customers")
-        with psycopg.connect(database_url(made.right), autocommit=True) as right:
-            right.execute(TABLE)
+        _make_table(made.left, table, rows)
+        _make_table(made.right, table, rows if both else 0)
         try:
             yield made
         finally:
@@ -156,10 +177,19 @@ def scene(*, broker: str, platform: str, rows: int, **settings: str) -> Iterator
                 made.kill(process)
 
 
-def digest(name: str) -> tuple[int, Any]:
+def _make_table(database: str, table: Table, rows: int) -> None:
+    with psycopg.connect(database_url(database), autocommit=True) as connection:
+        connection.execute(table.ddl)
+        if rows:
+            connection.execute(table.fill.replace("%(rows)s", str(int(rows))))
+        connection.execute(f"ANALYZE {table.name}")
+
+
+def digest(name: str, table: Table = CUSTOMERS) -> tuple[int, Any]:
     """Number of rows and an order-free checksum of the table."""
+    query = f"SELECT count(*), sum(hashtextextended(t::text, 0)) FROM {table.name} AS t"
     with psycopg.connect(database_url(name)) as connection:
-        row = connection.execute(DIGEST).fetchone()
+        row = connection.execute(query).fetchone()
         return (int(row[0]), row[1]) if row else (0, None)
 
 
@@ -174,9 +204,23 @@ def enter_platform(made: Scene) -> None:
     call_command("migrate", verbosity=0)
 
 
-def build_rule(made: Scene) -> Any:
-    """Two sources and a rule that copies every field of customers."""
-    from apps.engine.spec import FieldMappingSpec
+def finish(run: Any, timeout: float = 3_600.0) -> Any:
+    """Wait until workers have finished the run, or its plan waits for a person; returns it."""
+    deadline = time.monotonic() + timeout
+    while run.is_active and not run.is_waiting and time.monotonic() < deadline:
+        time.sleep(0.1)
+        run.refresh_from_db()
+    return run
+
+
+def build_rule(
+    made: Scene, table: Table = CUSTOMERS, policies: Mapping[str, str] | None = None, **facts: Any
+) -> Any:
+    """Two sources and a rule that copies every field of the table.
+
+    policies: of a two-way rule, by field; facts: of the rule.
+    """
+    from apps.engine.spec import FieldMappingSpec, FieldPolicy, FieldPolicySpec
     from apps.mappings.models import Mapping
     from apps.mappings.services import save_mapping
     from apps.rules.models import Rule
@@ -196,11 +240,15 @@ def build_rule(made: Scene) -> Any:
         }
         source = save_source(Source(name=role, connector="postgresql"), values, actor=None)
         discover(source, actor=None)
-        datasets.append(source.datasets.get(name="customers"))
-    mapping = Mapping(name="customers", left=datasets[0], right=datasets[1])
+        datasets.append(source.datasets.get(name=table.name))
+    mapping = Mapping(name=table.name, left=datasets[0], right=datasets[1])
     names = [field.name for field in datasets[0].fields.all()]
     fields = [FieldMappingSpec(right=name, left=name) for name in names]
     save_mapping(mapping, fields, ["id"], actor=None)
-    rule = Rule(name="customers", mapping=mapping)
-    save_rule(rule, (), actor=None)
+    rule = Rule(name=table.name, mapping=mapping, **facts)
+    specs = [
+        FieldPolicySpec(field=name, policy=FieldPolicy(policy))
+        for name, policy in (policies or {}).items()
+    ]
+    save_rule(rule, (), specs, actor=None)
     return rule

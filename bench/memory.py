@@ -1,0 +1,50 @@
+"""How much memory a group of processes takes, at its peak."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import TracebackType
+
+INTERVAL = 0.25
+
+
+class PeakMemory:
+    """While it is open, watches a process group; `peak_mb` is the most that it took."""
+
+    def __init__(self, group: int) -> None:
+        self.group = group
+        self.peak_mb = 0.0
+        self._stop = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(INTERVAL):
+            self.peak_mb = max(self.peak_mb, resident_mb(self.group))
+
+
+def resident_mb(group: int) -> float:
+    """Megabytes of all processes of a group; pages that they share are counted once (PSS)."""
+    kilobytes = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                rollup = (process / "smaps_rollup").read_text()
+                kilobytes += int(rollup.partition("Pss:")[2].split()[0])
+        except (OSError, IndexError, ValueError):
+            continue
+    return kilobytes / 1_000
