@@ -141,8 +141,7 @@ class PartitionApply:
         if not batch:
             return outcome
         side = self._writer(batch[0].side)
-        for _, group in groupby(batch, key=_alike):
-            changes = list(group)
+        for changes in _groups(batch):
             change_batch = side.batch(changes, in_doubt=self.in_doubt)
             options = {"returning": side.returning} if side.returning else {}
             result = writer.apply(change_batch, self.lease.fence, **options)
@@ -211,6 +210,20 @@ class PartitionApply:
                 left_keys=[change.left_key for change in done if change.left_key],
                 right_keys=[change.right_key for change in done if change.right_key],
             )
+
+
+def _groups(batch: Sequence[PlannedChange]) -> list[list[PlannedChange]]:
+    """The changes in lists that each go into one ChangeBatch, in the order of their first ones.
+
+    A plan holds operations in the order in which they must be written; updates of other fields do
+    not depend on each other. Where a change moves a key, only neighbours are joined.
+    """
+    if any(change.own_key and change.key_after != change.own_key for change in batch):
+        return [list(group) for _, group in groupby(batch, key=_alike)]
+    groups: dict[tuple[object, ...], list[PlannedChange]] = {}
+    for change in batch:
+        groups.setdefault(_alike(change), []).append(change)
+    return list(groups.values())
 
 
 def _alike(change: PlannedChange) -> tuple[object, ...]:
