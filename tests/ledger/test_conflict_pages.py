@@ -13,6 +13,7 @@ from django.urls import reverse
 from apps.ledger.models import Conflict
 from apps.rules.models import RuleVersion
 from apps.runs.models import Run
+from apps.runs.services import work_until_finished
 from tests.people import administrator, person, signed_in, viewer
 from tests.two_way import TwoWay, account, key
 
@@ -321,3 +322,31 @@ def test_a_conflict_far_down_is_shown_among_its_neighbours(pair):
     shown = page.context["page"]
     assert conflicts[60] in shown.shown
     assert (shown.before, shown.after) == (conflicts[59], conflicts[61])
+
+
+def test_a_real_conflict_is_decided_written_and_gone(tmp_path):
+    pair = TwoWay(tmp_path, facts={"edit_delete": "ask"})
+    pair.add_contacts(2)
+    pair.run()
+    pair.on_left("UPDATE contacts SET name = 'left', phone = '1' WHERE id = 1")
+    pair.on_right("UPDATE accounts SET display_name = 'right', phone = '2' WHERE account_id = 1")
+    pair.on_left("UPDATE contacts SET name = 'edited' WHERE id = 2")
+    pair.on_right("DELETE FROM accounts WHERE account_id = 2")
+    pair.run()
+    client = signed_in(administrator())
+    first, second = of_kind("fields"), of_kind("edit_delete")
+    names = first.field_names
+    takes = {"display_name": "left", "phone": "own"}
+    data = {f"choice-{names.index(name)}": take for name, take in takes.items()}
+    decide(client, first, **data, **{f"own-{names.index('phone')}": "3"})
+    decide(client, second, side="left")
+    client.post(reverse("admin:ledger_conflict_write"))
+    run = work_until_finished(Run.objects.get(trigger="decision"))
+    assert run.status == "succeeded", run.cause
+    assert [(row[1], row[3]) for row in pair.contacts()] == [
+        ("left", "3"),
+        ("edited", "+34 911 555 002"),
+    ]
+    assert [row[1:4] for row in pair.accounts()] == [row[1:4] for row in pair.contacts()]
+    assert set(Conflict.objects.values_list("state", flat=True)) == {"resolved"}
+    assert "All clear" in client.get(reverse(INBOX)).content.decode()
