@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-from bench.memory import PeakMemory
+from bench.memory import PeakMemory, cpu_seconds
 from bench.scene import Scene, build_rule, database_url, digest, enter_platform, finish, scene
 
 LEFT_EDIT = "UPDATE customers SET name = name || ' L', balance = balance + 1 WHERE id % 1000 < 10"
@@ -69,17 +69,18 @@ def measure(made: Scene) -> dict[str, Any]:
 
 
 def timed_run(rule: Any, worker: int) -> dict[str, Any]:
-    """One run: seconds, seconds by phase, peak memory of the worker's processes, changes."""
+    """One run: seconds, processor seconds and peak memory of the worker's processes, changes."""
     from apps.runs.selectors import run_phases
     from apps.runs.services import request_run
 
-    began = time.monotonic()
+    began, used = time.monotonic(), cpu_seconds(worker)
     with PeakMemory(worker) as memory:
         run = finish(request_run(rule, actor=None))
     if run.status != "succeeded":
         raise SystemExit(f"{run.status}: {run.cause} {run.remedy}")
     return {
         "seconds": round(time.monotonic() - began, 1),
+        "worker_cpu_s": round(cpu_seconds(worker) - used, 1),
         "phases_s": {phase.name: round(phase.seconds or 0, 1) for phase in run_phases(run)},
         "peak_mb": round(memory.peak_mb),
         "planned": run.planned,

@@ -103,7 +103,7 @@ class TwoWayPlan:
         self.run = session.run
         self.context = session.context
         self.keys = keys_in_scope(session.partition)
-        self.held_back = ""
+        self.first_links = False
 
     @property
     def is_whole(self) -> bool:
@@ -162,7 +162,9 @@ class TwoWayPlan:
 
     def _read_whole(self, reconciler: Reconciler, left: Intake, right: RightIntake) -> None:
         context = self.context
+        self.first_links = True
         for links in link_batches(self.run.rule_id):
+            self.first_links = self.first_links and not links.num_rows
             reconciler.add_links(links)
         left.take(context.left_reader.everything(context.left_fields), moves_cursor=True)
         fields = self._right_fields(reconciler)
@@ -234,7 +236,7 @@ class TwoWayPlan:
                 record_conflicts(session.work, batch)
         for batch in reconciler.refreshes(STORE_ROWS):
             with session.lease.transaction():
-                refresh_links(session.work, batch)
+                refresh_links(session.work, batch, first_links=self.first_links)
         store_gone(session, reconciler.gone(STORE_ROWS))
         return refused
 
