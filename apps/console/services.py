@@ -11,7 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Q
 
-from apps.console.demo import life, platforms
+from apps.console.demo import contacts, life, platforms
 from apps.ledger.services import forget_rule
 from apps.mappings.models import LookupTable, Mapping
 from apps.rules.configuration import apply, read_file
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CONFIGURATION = Path(__file__).parent / "demo" / "demo.yaml"
 PREVIEWED_RULE = "Demo customers"
+TWO_WAY_RULE = "Demo contacts"
 
 
 def demo_folder() -> Path:
@@ -50,9 +51,19 @@ def run_demo_once() -> None:
     for rule in in_dependency_order(Rule.objects.filter(is_demo=True)):
         if not rule.runs.exists():
             work_until_finished(request_run(rule, actor=None))
+    _live_on_both_sides()
     touch_demo()
     rule = Rule.objects.get(name=PREVIEWED_RULE, is_demo=True)
     request_run(rule, actor=None, mode=Run.Mode.DRY_RUN, sweep=True)
+
+
+def _live_on_both_sides() -> None:
+    """Contacts are edited in the CRM and at the desk: merges, conflicts, and a plan that waits."""
+    rule = Rule.objects.get(name=TWO_WAY_RULE, is_demo=True)
+    contacts.edit(demo_folder())
+    work_until_finished(request_run(rule, actor=None))
+    contacts.clear_out(demo_folder())
+    work_until_finished(request_run(rule, actor=None))
 
 
 def touch_demo() -> life.Touched:

@@ -13,7 +13,7 @@ from django.core.exceptions import PermissionDenied
 from apps.accounts.models import User
 from apps.console import services
 from apps.console.demo import platforms
-from apps.ledger.models import Change, Link, Rejection
+from apps.ledger.models import Change, Conflict, Link, Rejection
 from apps.mappings.models import LookupTable, Mapping, MappingVersion
 from apps.rules.configuration import apply, read_file
 from apps.rules.models import Rule
@@ -77,7 +77,11 @@ def test_the_first_runs_show_every_kind_of_outcome(demo: None) -> None:
     work_until_finished(dry)
 
     runs = Run.objects.filter(mode=Run.Mode.APPLY)
-    assert set(runs.values_list("status", flat=True)) == {RunStatus.PARTIAL, RunStatus.SUCCEEDED}
+    assert set(runs.values_list("status", flat=True)) == {
+        RunStatus.PARTIAL,
+        RunStatus.SUCCEEDED,
+        RunStatus.WAITING,
+    }
     assert set(Rejection.objects.values_list("code", flat=True)) >= {
         "record.check_failed",
         "record.duplicate",
@@ -93,6 +97,40 @@ def test_the_first_runs_show_every_kind_of_outcome(demo: None) -> None:
     assert (dry.planned_inserts, dry.planned_updates, dry.planned_deletes) == (3, 5, 1)
     assert warehouse("SELECT count(*) FROM fact_order WHERE order_no LIKE 'LO-%'") == [(3,)]
     assert warehouse("SELECT count(*) FROM dim_product WHERE title = 'to be named'") == [(0,)]
+
+
+def test_contacts_edited_on_both_sides_merge_or_wait(demo: None) -> None:
+    services.run_demo_once()
+
+    rule = Rule.objects.get(name="Demo contacts")
+    first, second, third = rule.runs.order_by("created_at")
+    assert (first.status, second.status) == (RunStatus.SUCCEEDED, RunStatus.SUCCEEDED)
+    merged = Change.objects.filter(run_id=second.pk, cause=Change.Cause.MERGED)
+    assert set(merged.values_list("side", "left_key")) == {
+        (side, f'["{number}"]') for side in ("left", "right") for number in (2, 3, 4)
+    }
+    assert sides("points", "loyalty", 2) == (35, 35)  # 20 more here, 5 fewer there
+    assert sides("tags", "labels", 3) == ("customer,early,newsletter,vip",) * 2
+    assert sides("phone", "phone_number", 1) == ("+49 30 7770001",) * 2
+    assert sides("city", "town", 1) == ("Potsdam", "Potsdam")
+    assert sides("city", "town", 5) == ("Hamburg", "Bremen")
+    waiting = Conflict.objects.filter(rule_id=rule.pk).values_list("kind", "left_key")
+    assert set(waiting) == {("fields", '["5"]'), ("fields", '["6"]'), ("match", '["9"]')}
+    assert (third.status, third.planned_deletes) == (RunStatus.WAITING, 5)
+
+
+def sides(left: str, right: str, number: int) -> tuple[Any, Any]:
+    """What the CRM and the desk hold in a field of a contact; the desk's ids begin at 5001."""
+    values = []
+    for file, field, table, key in (
+        ("crm", left, "contacts", f"id = {number}"),
+        ("desk", right, "requesters", f"requester_id = {5000 + number}"),
+    ):
+        path = services.demo_folder() / f"{file}.sqlite3"
+        with closing(sqlite3.connect(path)) as database:
+            sql = f"SELECT {field} FROM {table} WHERE {key}"
+            values.append(database.execute(sql).fetchone()[0])
+    return values[0], values[1]
 
 
 def test_a_touched_crm_gives_the_next_run_something_to_do(demo: None) -> None:
@@ -119,7 +157,7 @@ def test_removing_leaves_nothing_and_loading_again_works(demo: None) -> None:
     assert list(Source.objects.all()) == [mine]
     for model in (Rule, Mapping, MappingVersion, LookupTable, Dataset, Run):
         assert not model.objects.exists(), model
-    for model in (Change, Link, Rejection):
+    for model in (Change, Conflict, Link, Rejection):
         assert not model.objects.exists(), model
     assert not services.demo_folder().exists()
     services.load_demo()

@@ -1,4 +1,4 @@
-"""The demo's three platforms in a folder, with the same values each time.
+"""The demo's platforms in a folder, with the same values each time.
 
 CRM (SQLite): companies and customers. Shop export: orders.csv, products.jsonl and an archive of
 last year's orders, compressed. Warehouse (SQLite): the target, with its own names, types and
@@ -17,7 +17,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from apps.console.demo import words
+from apps.console.demo import contacts, words
 
 SEED = 20_260_101
 COMPANIES, CUSTOMERS, PRODUCTS, ORDERS, ARCHIVED = 40, 240, 60, 320, 80
@@ -115,6 +115,7 @@ def create(folder: Path) -> None:
     with closing(sqlite3.connect(folder / "crm.sqlite3")) as database:
         _fill(database, "companies", _companies(chance))
         _fill(database, "customers", _customers(chance))
+    contacts.create(folder)
     _write_products(shop, chance)
     _write_orders(shop, chance)
     with closing(sqlite3.connect(folder / "warehouse.sqlite3")) as database:
