@@ -115,7 +115,7 @@ def test_the_wizard_leads_to_a_dry_run(page: Page, pair: Pair):
     page.locator("[name=key-0-left]").select_option("id")
     page.locator("[name=key-0-right]").select_option("client_id")
     page.get_by_role("button", name="Check uniqueness").click()
-    expect(page.locator("#ls-key-report .ls-banner-good")).to_have_count(2, timeout=20_000)
+    expect(page.locator("#ls-key-report .ls-banner-good")).to_have_count(3, timeout=20_000)
     _go_on(page)
     page.get_by_label("Value for full_name").select_option("field:name")
     page.get_by_label("Value for mail").select_option("field:email")
