@@ -150,6 +150,7 @@ def scene(
     broker: embedded, redis or rabbitmq; platform: sqlite or postgresql; both: the right table has
     the same rows; settings: LOCKSTEP_….
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # everything is removed
     roles = ["left", "right"] + (["platform"] if platform == "postgresql" else [])
     with ExitStack() as stack:
         names = stack.enter_context(scratch_databases(*roles))
