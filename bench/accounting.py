@@ -3,11 +3,14 @@
 Two counts must be 0:
 
 lost        A text that its side acknowledged, that no writer removed from that side, that is not
-            there in the end, and that is in no image before a change which was applied to that
-            side: Lockstep overwrote it without keeping it.
+            there in the end, and that is in no image before a change which Lockstep tried to apply
+            to that side: Lockstep overwrote it without keeping it.
 forgotten   A text that stood on its side while a run read that side from beginning to end, and
             that is nowhere now: not on a side, in no change, base, conflict or rejection. Whoever
             removed it, Lockstep had seen it.
+
+A change that had moved counts as tried: when a worker dies after the target has committed, and
+somebody edits the record before another worker looks, nobody can tell that it was written.
 
 A text that a writer overwrote before any run looked at it is nobody's but the writer's.
 """
@@ -34,8 +37,8 @@ Sides = dict[str, dict[int, dict[str, Any]]]
 class Kept:
     """What Lockstep keeps of a rule's records.
 
-    overwritten: texts in images before applied changes, by side; somewhere: all texts it keeps;
-    inserted: (side, key) of the records that it made.
+    overwritten: texts in images before changes that it tried to apply, by side; somewhere: all
+    texts it keeps; inserted: (side, key) of the records that it made or tried to.
     """
 
     overwritten: dict[str, set[str]] = field(
@@ -61,10 +64,11 @@ def read_kept(rule_id: UUID) -> Kept:
     from apps.ledger.models import Change, Conflict, Link, Rejection
 
     kept = Kept()
+    tried = (Change.Outcome.APPLIED, Change.Outcome.IN_DOUBT, Change.Outcome.STALE)
     for change in Change.objects.filter(rule_id=rule_id).iterator():
         before, after = change.images()
         kept.somewhere |= _texts(before, after)
-        if change.outcome in (Change.Outcome.APPLIED, Change.Outcome.IN_DOUBT):
+        if change.outcome in tried:
             kept.overwritten[change.side] |= _texts(before)
             if change.operation == "insert":
                 kept.inserted.add((change.side, _number(change.key_now)))

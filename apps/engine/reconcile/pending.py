@@ -52,7 +52,7 @@ def _merge(store: Store, i: int, name: str) -> None:
     layout = store.layout
     spec, neutral = layout.two_way.policy_of(name), layout.types[name]
     left, right = (canonical_sql(f"{side}{i}", neutral) for side in "lr")
-    sql = f"SELECT id, {left} AS l, {right} AS r, br{i} AS b FROM pairs WHERE s{i} = 'P'"
+    sql = f"SELECT id, {left} AS l, {right} AS r, bl{i} AS b FROM pairs WHERE s{i} = 'P'"
     for table in store.batches(sql, None, BATCH_ROWS):
         merged = [
             merge_value(spec, neutral, Values(row["l"], row["r"], row["b"]))
@@ -69,7 +69,7 @@ def _evaluate(store: Store, i: int, name: str, evaluate: Program | None) -> None
         raise ConfigurationError("the policy's expression is not compiled", where=f"field '{name}'")
     layout = store.layout
     neutral = layout.types[name]
-    base = f"CAST(TRY({from_canonical_sql(f'br{i}', neutral)}) AS {duckdb_type(neutral)})"
+    base = f"CAST(TRY({from_canonical_sql(f'bl{i}', neutral)}) AS {duckdb_type(neutral)})"
     sql = f"SELECT id, l{i} AS l, r{i} AS r, {base} AS b FROM pairs WHERE s{i} = 'P'"
     for table in store.batches(sql, None, BATCH_ROWS):
         outcome = evaluate(_policy_batch(layout, name, table))

@@ -18,6 +18,7 @@ from itertools import groupby, takewhile
 
 from apps.connectors.base import Operation, WriteProblem, WriteSession, WriteStatus
 from apps.core.clock import now
+from apps.engine.spec import FieldPolicy
 from apps.ledger.models import Change, Side
 from apps.ledger.selectors import PlannedChange, PlanReader
 from apps.ledger.services import (
@@ -38,6 +39,9 @@ from apps.runs.services.rejecting import from_target
 from apps.runs.services.views import LeftViews
 from apps.runs.services.writing import SideWriter
 
+_COUNTED_ALIKE = WriteProblem(
+    WriteStatus.STALE, "record.stale", "the record was counted to the same value meanwhile"
+)
 _COUNTER = {"insert": "inserted", "update": "updated", "delete": "deleted"}
 _COUNTERS = (
     *("inserted", "updated", "deleted", "inserted_left", "updated_left", "deleted_left"),
@@ -78,6 +82,7 @@ class PartitionApply:
         self.work = WorkIdentity(partition.run.rule_id, partition.run_id, partition.pk)
         self.writers: dict[str, SideWriter] = {}
         self.views = LeftViews(self.context)
+        self.counted = counted_fields(self.context)
         # The stream lane is chosen only for a rule without links.
         self.first_links = partition.run.lane == Run.Lane.STREAM
         self.counters = {name: getattr(partition, name) for name in _COUNTERS}
@@ -147,8 +152,11 @@ class PartitionApply:
             result = writer.apply(change_batch, self.lease.fence, **options)
             self.counters["bytes_written"] += result.bytes_written
             for index, problem in result.exceptions.items():
+                change = changes[index]
                 if problem.status is not WriteStatus.ALREADY:
-                    outcome.problems[changes[index].sequence] = problem
+                    outcome.problems[change.sequence] = problem
+                elif not self.in_doubt and self.counted[change.side].intersection(change.fields):
+                    outcome.problems[change.sequence] = _COUNTED_ALIKE
             is_left = changes[0].side == Side.LEFT
             views = self.views.by_key if is_left and self.context.two_way else None
             outcome.stored.update(side.stored(changes, result, views))
@@ -210,6 +218,15 @@ class PartitionApply:
                 left_keys=[change.left_key for change in done if change.left_key],
                 right_keys=[change.right_key for change in done if change.right_key],
             )
+
+
+def counted_fields(context: RunContext) -> dict[str, set[str]]:
+    """The fields of each side whose policy is to add both sides' differences."""
+    two_way = context.rule.two_way
+    policies = two_way.fields if two_way is not None else ()
+    rights = {item.field for item in policies if item.policy is FieldPolicy.COUNTER}
+    lefts = {spec.left for spec in context.mapping.fields if spec.right in rights}
+    return {Side.RIGHT: rights, Side.LEFT: lefts}
 
 
 def _groups(batch: Sequence[PlannedChange]) -> list[list[PlannedChange]]:
