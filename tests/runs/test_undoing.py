@@ -152,6 +152,26 @@ def test_undo_on_both_sides(tmp_path: Path) -> None:
     assert pair.clients()[0][1:3] == (" Name 1 ", "e")
 
 
+def test_an_undo_leaves_edits_of_other_fields_to_the_next_run(tmp_path: Path) -> None:
+    pair = TwoWayPair(tmp_path)
+    pair.add_customers(4)
+    pair.run()
+    pair.on_left("UPDATE customers SET name = 'left' WHERE id = 1")
+    pair.on_right("UPDATE clients SET balance = 9 WHERE client_id = 2")
+    run = pair.run()
+    pair.on_left("UPDATE customers SET email = 'later' WHERE id = 1")
+    pair.on_right("UPDATE clients SET mail = 'too' WHERE client_id = 2")
+
+    undone = undo(pair, UndoScope(run_id=run.pk))
+    assert undone.written == 2, lines(undone)
+    flows = pair.run()
+    assert flows.written == 2, lines(flows)
+    assert pair.clients()[0][1:3] == (" Name 1 ", "later")
+    assert pair.customers()[1][2:] == ("too", pair.customers()[1][3])
+    assert pair.customers()[0][1] == "left"
+    assert pair.run().planned == 0
+
+
 def test_undo_needs_its_own_permission_and_something_to_undo(pair: Pair) -> None:
     run = edited(pair)
     runner = person("runner", "runs.view_run", "rules.view_rule", "rules.run_rule")

@@ -93,13 +93,18 @@ class UndoPlan:
                 base_left = after.get(item.change.key_after)
             else:
                 base_right = _right_after(item, base_right, context.mapped_types)
-            rows.append(self._row(item, base_left, base_right))
+            own_only = not item.alone
+            if context.two_way is not None and item.change.operation is Operation.UPDATE:
+                own_only = True
+                base_left, base_right = _held_fields(item, views, base_left, base_right)
+            rows.append(self._row(item, base_left, base_right, own_only=own_only))
             self._count(item, rows[-1], is_edited=_is_edited(item, live))
         return rows
 
-    def _row(self, item: Reverse, left: Image | None, right: Image | None) -> dict[str, Any]:
+    def _row(
+        self, item: Reverse, left: Image | None, right: Image | None, *, own_only: bool
+    ) -> dict[str, Any]:
         change = item.change
-        own_only = not item.alone
         return {
             "side": item.side,
             "operation": change.operation.value,
@@ -178,6 +183,19 @@ def _right_after(item: Reverse, live: Image | None, types: dict[str, NeutralType
         return None
     whole = {**(live or {}), **(item.change.after or {})}
     return {name: whole.get(name) for name in types}
+
+
+def _held_fields(
+    item: Reverse, views: dict[str, Image], left: Image | None, right: Image | None
+) -> tuple[Image | None, Image | None]:
+    """The part of the base that putting a record back moves: its own side, what is written.
+
+    All other fields keep their base, so that edits which no run has seen yet still flow.
+    """
+    if item.side == Side.RIGHT:
+        return None, {n: v for n, v in (right or {}).items() if n in (item.change.after or {})}
+    now = views.get(item.left_key, {})
+    return {n: v for n, v in (left or {}).items() if n not in now or now[n] != v}, None
 
 
 def _is_edited(item: Reverse, live: Image | None) -> bool:
