@@ -2,12 +2,12 @@
 
 PORT ?= 8000
 HOST = 127.0.0.1
-JOBS ?= 2
-HISTORIES ?= 2000
+JOBS ?= 3
+HISTORIES ?= 20000
 SHELL = /bin/sh
 PY = .venv/bin/python
 
-.PHONY: help run test fault bench bench-ledger soak check lock clean
+.PHONY: help run test fault bench bench-profile bench-ledger soak check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -27,9 +27,14 @@ fault: ## run the tests that kill real processes
 	@deploy/install.sh dev
 	@$(PY) deploy/test_services.py -- $(PY) -m pytest -m processes $(ARGS)
 
-bench: ## a million rows PostgreSQL → PostgreSQL beside psql COPY | psql COPY (ARGS=--rows=…)
+bench: ## every job beside its physical limit, five pairs each (PEERS=1, ARGS=--rows=… --job=…)
 	@deploy/install.sh dev
-	@$(PY) deploy/test_services.py -- $(PY) -m bench.full_load $(ARGS)
+	@$(PY) deploy/test_services.py -- $(PY) -m bench.suite --write $(ARGS)
+
+bench-profile: ## the same once each, with flame graphs in bench/profiles
+	@deploy/install.sh dev
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) deploy/test_services.py -- \
+		$(PY) -m bench.suite --pairs 1 --flame-graphs bench/profiles $(ARGS)
 
 bench-ledger: ## what support staff ask, on ten million changes (ARGS=--rows=…)
 	@deploy/install.sh dev
@@ -37,7 +42,9 @@ bench-ledger: ## what support staff ask, on ten million changes (ARGS=--rows=…
 
 soak: ## many more random histories than make test plays (HISTORIES=…)
 	@deploy/install.sh dev
-	@LOCKSTEP_TEST_HISTORIES=$(HISTORIES) $(PY) -m pytest tests/invariants $(ARGS)
+	@seed=$${LOCKSTEP_TEST_SEED:-$$(date +%s)} && echo "LOCKSTEP_TEST_SEED=$$seed" \
+	&& LOCKSTEP_TEST_SEED=$$seed LOCKSTEP_TEST_HISTORIES=$(HISTORIES) \
+	$(PY) deploy/test_services.py -- $(PY) -m pytest -n $(JOBS) tests/invariants $(ARGS)
 
 check: ## lint, types, architecture, settings, migrations, known vulnerabilities
 	@deploy/install.sh dev

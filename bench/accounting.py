@@ -20,7 +20,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
@@ -29,6 +29,10 @@ import psycopg
 from bench.editing import TEXTS, Journal, Written
 from bench.scene import database_url
 
+if TYPE_CHECKING:
+    from apps.ledger.models import Change
+
+PAGE = 5_000
 Sides = dict[str, dict[int, dict[str, Any]]]
 """Records by side and key."""
 
@@ -60,25 +64,54 @@ def read_sides(databases: dict[str, str]) -> Sides:
 
 
 def read_kept(rule_id: UUID) -> Kept:
-    """Read every image that the ledger has of a rule."""
-    from apps.ledger.models import Change, Conflict, Link, Rejection
+    """Read every image that the ledger has of a rule, on both of its shelves."""
+    from apps.ledger.models import Change, Conflict, Rejection
 
     kept = Kept()
     tried = (Change.Outcome.APPLIED, Change.Outcome.IN_DOUBT, Change.Outcome.STALE)
-    for change in Change.objects.filter(rule_id=rule_id).iterator():
+    for change in _changes(rule_id):
         before, after = change.images()
         kept.somewhere |= _texts(before, after)
         if change.outcome in tried:
             kept.overwritten[change.side] |= _texts(before)
             if change.operation == "insert":
                 kept.inserted.add((change.side, _number(change.key_now)))
-    for conflict in Conflict.objects.filter(rule_id=rule_id).iterator():
+    for conflict in Conflict.objects.filter(rule_id=rule_id).prefetch_related("earlier"):
         kept.somewhere |= _texts(conflict.left, conflict.right, *(conflict.base or ()))
+        for earlier in conflict.earlier.all():
+            kept.somewhere |= _texts(earlier.left, earlier.right)
     for rejection in Rejection.objects.filter(rule_id=rule_id).iterator():
         kept.somewhere |= _texts(rejection.record())
-    for link in Link.objects.filter(rule_id=rule_id).iterator():
-        kept.somewhere |= _texts(*(_image(text) for text in link.base()))
+    for left, right in _bases(rule_id):
+        kept.somewhere |= _texts(_image(left), _image(right))
     return kept
+
+
+def _changes(rule_id: UUID) -> Iterator[Change]:
+    """All changes of a rule, run by run: those that are rows, and those in segments."""
+    from apps.ledger.models import Change, SegmentPart
+    from apps.ledger.selectors import run_changes
+
+    runs = set(Change.objects.filter(rule_id=rule_id).values_list("run_id", flat=True).distinct())
+    parts = SegmentPart.objects.filter(segment__rule_id=rule_id)
+    runs |= set(parts.values_list("run_id", flat=True).distinct())
+    for run_id in runs:
+        after_id = None
+        while page := run_changes(run_id, after_id=after_id, limit=PAGE):
+            yield from page
+            after_id = page[-1].pk
+
+
+def _bases(rule_id: UUID) -> Iterator[tuple[str | None, str | None]]:
+    """The bases of all links of a rule, of both shelves."""
+    from apps.ledger.selectors import bases_of, link_batches
+
+    for links in link_batches(rule_id):
+        keys = links.column("left_key").to_pylist()
+        for start in range(0, len(keys), PAGE):
+            bases = bases_of(rule_id, keys[start : start + PAGE])
+            columns = (bases.column(name).to_pylist() for name in ("left", "right"))
+            yield from zip(*columns, strict=True)
 
 
 def _texts(*images: dict[str, str | None] | None) -> set[str]:

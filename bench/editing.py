@@ -73,10 +73,16 @@ class Journal:
         began: float,
         texts: dict[str, str],
         removed: dict[str, str | None],
+        commit: Callable[[], None],
     ) -> None:
-        """A transaction that is acknowledged: texts written and removed, by field."""
-        moment = time.time()
+        """Commit a transaction and note it: texts written and removed, by field.
+
+        Both under one lock, so that two writers of a record are noted in the order in which they
+        committed.
+        """
         with self.lock:
+            commit()
+            moment = time.time()
             self.counts[what] += 1
             self.written += [Written(side, key, f, text, moment) for f, text in texts.items()]
             self.removed |= {(side, text): began for text in removed.values() if text is not None}
@@ -140,16 +146,16 @@ class Writer(threading.Thread):
         key, began = self._any_key(), time.time()
         texts = self._texts(self.random.sample(TEXTS, self.random.choice((1, 1, 2))))
         before = _locked(connection, key)
-        if before is not None:
-            columns = ", ".join(f"{name} = %s" for name in texts)
-            connection.execute(
-                f"UPDATE people SET {columns}, changed_at = clock_timestamp() WHERE id = %s",
-                [*texts.values(), key],
-            )
-        connection.commit()
-        if before is not None:
-            removed = {name: before[name] for name in texts}
-            self.journal.note("update", self.side, key, began, texts, removed)
+        if before is None:
+            connection.rollback()
+            return
+        columns = ", ".join(f"{name} = %s" for name in texts)
+        connection.execute(
+            f"UPDATE people SET {columns}, changed_at = clock_timestamp() WHERE id = %s",
+            [*texts.values(), key],
+        )
+        removed = {name: before[name] for name in texts}
+        self.journal.note("update", self.side, key, began, texts, removed, connection.commit)
 
     def _increment(self, connection: psycopg.Connection) -> None:
         key = self.random.randint(1, self.rows // 2)
@@ -162,17 +168,19 @@ class Writer(threading.Thread):
         key, began = self._any_key(self.rows // 2 + 1), time.time()
         texts = self._texts(list(TEXTS))
         done = connection.execute(f"{INSERT} ON CONFLICT DO NOTHING", [key, *texts.values()])
-        connection.commit()
-        if done.rowcount:
-            self.journal.note("insert", self.side, key, began, texts, {})
+        if not done.rowcount:
+            connection.rollback()
+            return
+        self.journal.note("insert", self.side, key, began, texts, {}, connection.commit)
 
     def _delete_record(self, connection: psycopg.Connection) -> None:
         key, began = self._any_key(self.rows // 2 + 1), time.time()
         before = _locked(connection, key)
+        if before is None:  # it may be made at any moment: what nobody locked, nobody deletes
+            connection.rollback()
+            return
         connection.execute("DELETE FROM people WHERE id = %s", (key,))
-        connection.commit()
-        if before is not None:
-            self.journal.note("delete", self.side, key, began, {}, before)
+        self.journal.note("delete", self.side, key, began, {}, before, connection.commit)
 
 
 def _locked(connection: psycopg.Connection, key: int) -> dict[str, str | None] | None:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,9 +85,10 @@ class Scene:
         self.workers.append(process)
         return process
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def start_worker(self, *, processes: int = 2) -> subprocess.Popen[bytes]:
+        number = str(processes)
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-        return self.start("celery", "-A", "config", "worker", "-c", "2", *quiet, "-l", "INFO")
+        return self.start("celery", "-A", "config", "worker", "-c", number, *quiet, "-l", "INFO")
 
     def start_beat(self) -> subprocess.Popen[bytes]:
         return self.start("celery", "-A", "config", "beat", "-l", "WARNING")
@@ -205,17 +206,21 @@ def enter_platform(made: Scene) -> None:
     call_command("migrate", verbosity=0)
 
 
-def finish(run: Any, timeout: float = 3_600.0) -> Any:
+def finish(run: Any, timeout: float = 3_600.0, *, poll_seconds: float = 0.1) -> Any:
     """Wait until workers have finished the run, or its plan waits for a person; returns it."""
     deadline = time.monotonic() + timeout
     while run.is_active and not run.is_waiting and time.monotonic() < deadline:
-        time.sleep(0.1)
+        time.sleep(poll_seconds)
         run.refresh_from_db()
     return run
 
 
 def build_rule(
-    made: Scene, table: Table = CUSTOMERS, policies: Mapping[str, str] | None = None, **facts: Any
+    made: Scene,
+    table: Table = CUSTOMERS,
+    policies: Mapping[str, str] | None = None,
+    checks: Sequence[Any] = (),
+    **facts: Any,
 ) -> Any:
     """Two sources and a rule that copies every field of the table.
 
@@ -251,5 +256,5 @@ def build_rule(
         FieldPolicySpec(field=name, policy=FieldPolicy(policy))
         for name, policy in (policies or {}).items()
     ]
-    save_rule(rule, (), specs, actor=None)
+    save_rule(rule, checks, specs, actor=None)
     return rule

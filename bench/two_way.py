@@ -47,13 +47,13 @@ def main() -> int:
 
 def measure(made: Scene) -> dict[str, Any]:
     """First contact of equal tables, edits on both sides, and the run that merges them."""
-    from apps.ledger.models import Link
+    from apps.ledger.selectors import link_count
 
     rule = build_rule(made, direction="two_way", policy="left", first_contact="left")
     worker = made.start_worker()
     made.start_beat()
     linking = timed_run(rule, worker.pid)
-    linked = Link.objects.filter(rule_id=rule.pk).count()
+    linked = link_count(rule.pk)
     reading = read_seconds(made)
     edit(made)
     merging = timed_run(rule, worker.pid)

@@ -20,6 +20,7 @@ from bench.scene import Scene, build_rule, database_url, digest, enter_platform,
 
 EDITED = 50
 DRIFTED = 100
+PAGE = 5_000
 
 
 def main() -> int:
@@ -151,10 +152,14 @@ def ended(run: Any) -> tuple[Any, float]:
 
 def refused(run: Any) -> set[int]:
     """The ids of the records whose changes were refused because they had moved."""
-    from apps.ledger.models import Change
+    from apps.ledger.selectors import ChangeFilter, run_changes
 
-    stale = Change.objects.filter(run_id=run.pk, outcome=Change.Outcome.STALE)
-    return {int(json.loads(key)[0]) for key in stale.values_list("right_key", flat=True)}
+    stale, found = ChangeFilter(outcomes=("stale",)), set()
+    after: int | None = None  # on both shelves of the ledger, page by page
+    while page := run_changes(run.pk, stale, after_id=after, limit=PAGE):
+        found |= {int(json.loads(change.right_key)[0]) for change in page}
+        after = page[-1].pk
+    return found
 
 
 def execute(database: str, statement: str) -> set[int]:

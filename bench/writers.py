@@ -15,7 +15,9 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 from bench.accounting import (
     forgotten,
@@ -167,7 +169,7 @@ def come_to_rest(rule: Any) -> int:
 
 def account(made: Scene, rule: Any, journal: Journal) -> dict[str, Any]:
     """Compare the journal with the sides and the ledger."""
-    from apps.ledger.models import Change, Conflict
+    from apps.ledger.models import Conflict
     from apps.runs.models import Run
 
     sides = read_sides({"left": made.left, "right": made.right})
@@ -179,10 +181,11 @@ def account(made: Scene, rule: Any, journal: Journal) -> dict[str, Any]:
         if run.started_at and run.planned_at
     ]
     seen = list(observed(journal, readings))
+    asked = asked_about(rule, "points")
     missing = {
         "lost": lost(journal, sides, kept),
         "forgotten": forgotten(seen, sides, kept),
-        "wrong_points": wrong_points(journal, sides),
+        "wrong_points": [item for item in wrong_points(journal, sides) if item["key"] not in asked],
         "unexplained": unexplained(journal, sides, kept),
     }
     for name, items in missing.items():
@@ -195,16 +198,37 @@ def account(made: Scene, rule: Any, journal: Journal) -> dict[str, Any]:
         "operations": dict(journal.counts),
         "texts": len(journal.written),
         "observed": len(seen),
+        "asked_points": len(asked),
         **{name: len(items) for name, items in missing.items()},
         "open_conflicts": Conflict.objects.filter(
             rule_id=rule.pk, state__in=(Conflict.State.OPEN, Conflict.State.DECIDED)
         ).count(),
         "runs": dict(Counter(run.status for run in runs)),
         "replanned": sum(run.replanned for run in runs),
-        "outcomes": dict(
-            Counter(Change.objects.filter(rule_id=rule.pk).values_list("outcome", flat=True))
-        ),
+        "outcomes": outcomes(run.pk for run in runs),
     }
+
+
+def asked_about(rule: Any, field: str) -> set[int]:
+    """The records of which a person was asked about a field: a counter with a write in doubt.
+
+    What the person chooses is right then, whatever the sum of all increments is.
+    """
+    from apps.ledger.models import Conflict
+
+    rows = Conflict.objects.filter(rule_id=rule.pk).values_list("left_key", "right_key", "fields")
+    return {int(json.loads(left or right)[0]) for left, right, fields in rows if field in fields}
+
+
+def outcomes(run_ids: Iterable[UUID]) -> dict[str, int]:
+    """How many changes of these runs came to what, on both shelves of the ledger."""
+    from apps.ledger.selectors import change_counts
+
+    counts: Counter[str] = Counter()
+    for run_id in run_ids:
+        for (_, outcome), number in change_counts(run_id).items():
+            counts[outcome] += number
+    return dict(counts)
 
 
 if __name__ == "__main__":

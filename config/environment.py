@@ -10,13 +10,23 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from pydantic import BeforeValidator, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def _split_names(value: object) -> object:
@@ -35,6 +45,14 @@ class Profile(StrEnum):
     TEST = "test"
 
 
+class KeyProviderName(StrEnum):
+    """Who holds the key-encryption key."""
+
+    LOCAL = "local"  # LOCKSTEP_ENCRYPTION_KEYS or LOCKSTEP_ENCRYPTION_KEY_FILE
+    AWS_KMS = "aws-kms"
+    VAULT = "vault"
+
+
 class Environment(BaseSettings):
     """Settings by environment variable; the three URLs may also come without `LOCKSTEP_`."""
 
@@ -46,9 +64,21 @@ class Environment(BaseSettings):
     data_dir: Path = BASE_DIR / "data"
     debug: bool = False
     secret_key: SecretStr | None = None
-    # AES-256 keys for values at rest: lines `id:base64`, the first one encrypts.
+    # Key-encryption keys for values at rest: lines `id:base64`, the first one wraps.
     encryption_keys: SecretStr | None = None
     encryption_key_file: Path | None = None
+    key_provider: KeyProviderName = KeyProviderName.LOCAL
+    data_key_seconds: PositiveFloat = 3600  # how long a process keeps a data key unwrapped
+    kms_key_id: str | None = None
+    kms_region: str | None = None
+    kms_endpoint: str | None = None
+    vault_address: str | None = None
+    vault_token: SecretStr | None = None
+    vault_token_file: Path | None = None
+    vault_namespace: str | None = None
+    vault_mount: str = "transit"
+    vault_key: str = "lockstep"
+    vault_ca_file: Path | None = None
     allowed_hosts: Names = ["127.0.0.1", "localhost", "[::1]"]
     csrf_trusted_origins: Names = []
     database_url: SecretStr | None = None
@@ -57,13 +87,33 @@ class Environment(BaseSettings):
     time_zone: str = "UTC"
     lease_seconds: float = 60.0
     tick_seconds: float = 5.0
-    partition_rows: int = 250_000
+    partition_rows: PositiveInt = 2_000_000
+    partition_mb: PositiveInt = 2_048
+    run_window: PositiveInt = 4
     memory_limit_mb: int = 256
     worker_processes: int = 2
-    ledger_rows_limit: int = 50_000
+    ledger_rows_limit: int = 10_000
     ledger_compact_days: float = 14
     ledger_keep_days: float = 400
+    audit_seal_seconds: float = Field(default=60.0, ge=1)
+    audit_verify_hours: float = Field(default=24.0, gt=0)
+    audit_checkpoint_file: Path | None = None
+    erasure_register: Path | None = None
     log_level: str = "INFO"
+    # Sign-in
+    trusted_proxies: NonNegativeInt = 0  # in front of the web program, each appends an address
+    session_hours: PositiveFloat = 12
+    session_idle_minutes: PositiveFloat = 60
+    enrolment_hours: PositiveFloat = 72
+    sign_in_failures: PositiveInt = 5
+    sign_in_lock_minutes: PositiveFloat = 15
+    passkey_domain: str | None = None
+    # Single sign-on by OpenID Connect
+    oidc_issuer: str | None = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+    oidc_name: str = "single sign-on"
+    oidc_strong: Names = ["mfa"]  # values of `amr` or `acr` that stand for a second factor
 
     @model_validator(mode="before")
     @classmethod
@@ -82,6 +132,40 @@ class Environment(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _key_provider_is_whole(self) -> Environment:
+        if self.key_provider is KeyProviderName.AWS_KMS and not self.kms_key_id:
+            raise ValueError("the key provider aws-kms needs LOCKSTEP_KMS_KEY_ID")
+        if self.key_provider is KeyProviderName.VAULT and not self.vault_address:
+            raise ValueError("the key provider vault needs LOCKSTEP_VAULT_ADDRESS")
+        if self.vault_address is not None:
+            self._vault_is_whole(urlsplit(self.vault_address))
+        return self
+
+    def _vault_is_whole(self, address: SplitResult) -> None:
+        if address.scheme != "https" and address.hostname not in LOOPBACK:
+            raise ValueError("LOCKSTEP_VAULT_ADDRESS must begin with https://")
+        if not (self.vault_token or self.vault_token_file):
+            raise ValueError(
+                "the key provider vault needs LOCKSTEP_VAULT_TOKEN or LOCKSTEP_VAULT_TOKEN_FILE"
+            )
+        for name in ("vault_token_file", "vault_ca_file"):
+            path: Path | None = getattr(self, name)
+            if path and not path.is_file():
+                raise ValueError(f"LOCKSTEP_{name.upper()} names no file")
+
+    @model_validator(mode="after")
+    def _single_sign_on_is_whole(self) -> Environment:
+        given = [self.oidc_issuer, self.oidc_client_id, self.oidc_client_secret]
+        if any(given) and not all(given):
+            raise ValueError(
+                "single sign-on needs LOCKSTEP_OIDC_ISSUER, LOCKSTEP_OIDC_CLIENT_ID and "
+                "LOCKSTEP_OIDC_CLIENT_SECRET together"
+            )
+        if self.oidc_issuer and not self.oidc_issuer.startswith("https://"):
+            raise ValueError("LOCKSTEP_OIDC_ISSUER must begin with https://")
+        return self
+
+    @model_validator(mode="after")
     def _tests_leave_the_data_folder_alone(self) -> Environment:
         if self.profile is Profile.TEST and "data_dir" not in self.model_fields_set:
             self.data_dir = Path(tempfile.gettempdir()) / f"lockstep-test-{os.getuid()}"
@@ -97,8 +181,11 @@ class Environment(BaseSettings):
                 "DATABASE_URL": self.database_url,
                 "REDIS_URL or BROKER_URL": self.redis_url or self.broker_url,
                 "LOCKSTEP_SECRET_KEY": self.secret_key,
-                "LOCKSTEP_ENCRYPTION_KEYS or LOCKSTEP_ENCRYPTION_KEY_FILE": (
-                    self.encryption_keys or self.encryption_key_file
+                "LOCKSTEP_ENCRYPTION_KEYS, LOCKSTEP_ENCRYPTION_KEY_FILE or another "
+                "LOCKSTEP_KEY_PROVIDER": (
+                    self.encryption_keys
+                    or self.encryption_key_file
+                    or self.key_provider is not KeyProviderName.LOCAL
                 ),
             }.items()
             if not value
@@ -111,6 +198,18 @@ class Environment(BaseSettings):
             )
         return self
 
+    def single_sign_on(self) -> dict[str, object] | None:
+        """Issuer, client and what counts as a second factor; None where there is none."""
+        if self.oidc_issuer is None or self.oidc_client_secret is None:
+            return None
+        return {
+            "issuer": self.oidc_issuer,
+            "client_id": self.oidc_client_id,
+            "client_secret": self.oidc_client_secret.get_secret_value(),
+            "name": self.oidc_name,
+            "strong": frozenset(self.oidc_strong),
+        }
+
     def made_data_dir(self) -> Path:
         """The data folder; a new one is its owner's alone: sessions and records are in it."""
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -122,12 +221,18 @@ class Environment(BaseSettings):
         return _kept_secret(self.data_dir / "secrets" / "django_secret_key", _new_secret)
 
     def encryption_key_text(self) -> str:
-        """Lines `id:base64` of the AES-256 keys; embedded: made at first use, kept in a file."""
+        """Lines `id:base64` of the local key-encryption keys; embedded: made at first use.
+
+        Empty where another provider holds the key and no local one is left.
+        """
         if self.encryption_keys:
             return self.encryption_keys.get_secret_value()
         if self.encryption_key_file:
             return self.encryption_key_file.read_text(encoding="ascii")
-        return _kept_secret(self.data_dir / "secrets" / "encryption_keys", _new_key_line)
+        kept = self.data_dir / "secrets" / "encryption_keys"
+        if self.key_provider is not KeyProviderName.LOCAL and not kept.exists():
+            return ""
+        return _kept_secret(kept, _new_key_line)
 
     def django_database(self) -> dict[str, object]:
         if self.database_url is None:
@@ -144,6 +249,14 @@ class Environment(BaseSettings):
                 },
             }
         return _postgresql(self.database_url.get_secret_value())
+
+    def audit_checkpoints(self) -> Path:
+        """The file that the seals of the audit log are told to."""
+        return self.audit_checkpoint_file or self.data_dir / "audit-checkpoints.log"
+
+    def erasures(self) -> Path:
+        """The file that remembers who was erased, whatever is restored."""
+        return self.erasure_register or self.data_dir / "erasures.log"
 
     def celery_broker(self) -> str:
         url = self.broker_url or self.redis_url

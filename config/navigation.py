@@ -31,6 +31,11 @@ def _is_change_page(request: HttpRequest) -> bool:
     return bool(place[1]) and not place[2].startswith("records/")
 
 
+ACCOUNT_LINKS = [
+    {"title": "Sign-in security", "link": reverse_lazy("admin:security")},
+    {"title": "Change password", "link": reverse_lazy("admin:password_change")},
+]
+
 SIDEBAR = [
     {
         "title": "",
@@ -107,6 +112,13 @@ SIDEBAR = [
             _entry(
                 "Data inventory", "inventory_2", "sources_field_changelist", "sources.view_field"
             ),
+            _entry(
+                "Audit log",
+                "policy",
+                "audit_auditevent_changelist",
+                "audit.view_auditevent",
+                "apps.console.navigation.audit_alarm",
+            ),
         ],
     },
     {
@@ -115,6 +127,7 @@ SIDEBAR = [
         "items": [
             _entry("Users", "person", "accounts_user_changelist", "accounts.view_user"),
             _entry("Roles", "badge", "auth_group_changelist", "auth.view_group"),
+            _entry("Encryption", "lock", "core_datakey_changelist", "core.view_datakey"),
         ],
     },
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from config.environment import BASE_DIR, Profile, read_environment
-from config.navigation import SIDEBAR
+from config.navigation import ACCOUNT_LINKS, SIDEBAR
 
 ENVIRONMENT = read_environment()
 PRODUCTION = ENVIRONMENT.profile is Profile.PRODUCTION
@@ -28,13 +30,16 @@ INSTALLED_APPS = [
     "apps.console.admin_config.LockstepAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
-    "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.humanize",
     "simple_history",
+    "django_otp",
+    "axes",
     "apps.core",
+    "apps.audit",
     "apps.accounts",
+    "apps.encryption",
     "apps.sources",
     "apps.mappings",
     "apps.rules",
@@ -46,19 +51,26 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "apps.audit.middleware.AuditMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "apps.accounts.middleware.PasswordChangeMiddleware",
+    "apps.accounts.middleware.SignInMiddleware",
     "simple_history.middleware.HistoryRequestMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
 AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",  # first: refuses who has guessed too often
+    "django.contrib.auth.backends.ModelBackend",
+]
 LOGIN_URL = reverse_lazy("admin:login")
 LOGIN_REDIRECT_URL = reverse_lazy("admin:index")
 
@@ -106,8 +118,10 @@ USE_TZ = True
 OWN_FILES = [
     DATA_DIR / name for name in ("lockstep.sqlite3", "secrets", "queue", "spill", "static")
 ]
-if ENVIRONMENT.encryption_key_file:
-    OWN_FILES.append(ENVIRONMENT.encryption_key_file)
+OWN_FILES += [ENVIRONMENT.audit_checkpoints(), ENVIRONMENT.erasures()]
+OWN_FILES += [
+    path for path in (ENVIRONMENT.encryption_key_file, ENVIRONMENT.vault_token_file) if path
+]
 
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
@@ -126,8 +140,14 @@ STORAGES = {
     },
 }
 
+# What is sent is never put into a temporary file: no page takes files, and disks keep what was on
+# them. A file beyond 2.5 MB is dropped.
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
+
+SESSION_ENGINE = "apps.accounts.sessions"
 SESSION_COOKIE_HTTPONLY = True
-SESSION_COOKIE_AGE = 12 * 60 * 60
+SESSION_COOKIE_AGE = int(ENVIRONMENT.session_hours * 3600)
+SESSION_IDLE_SECONDS = int(ENVIRONMENT.session_idle_minutes * 60)
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
@@ -141,16 +161,40 @@ if PRODUCTION:
     CSRF_COOKIE_SECURE = True
     SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$"]
 
+AXES_HANDLER = "apps.accounts.locks.SignInHandler"
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = ENVIRONMENT.sign_in_failures
+AXES_COOLOFF_TIME = timedelta(minutes=ENVIRONMENT.sign_in_lock_minutes)
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = True
+AXES_CLIENT_IP_CALLABLE = "apps.core.addresses.client_address"
+AXES_LOCKOUT_TEMPLATE = "lockstep/sign_in/locked.html"
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code", "new_password1", "new_password2"]
+
+SINGLE_SIGN_ON_SECRET = ENVIRONMENT.single_sign_on()  # the name keeps it out of error reports
+
+DATA_KEY_SECONDS = ENVIRONMENT.data_key_seconds
+
 LOCKSTEP = {
+    "TRUSTED_PROXIES": ENVIRONMENT.trusted_proxies,
+    "ENROLMENT_HOURS": ENVIRONMENT.enrolment_hours,
+    "PASSKEY_DOMAIN": ENVIRONMENT.passkey_domain,
     "LEASE_SECONDS": ENVIRONMENT.lease_seconds,
     "TICK_SECONDS": ENVIRONMENT.tick_seconds,
     "PARTITION_ROWS": ENVIRONMENT.partition_rows,
+    "PARTITION_MB": ENVIRONMENT.partition_mb,
+    "RUN_WINDOW": ENVIRONMENT.run_window,
     "MEMORY_LIMIT_MB": ENVIRONMENT.memory_limit_mb,
     "WORKER_PROCESSES": ENVIRONMENT.worker_processes,
     "SPILL_DIR": DATA_DIR / "spill",
     "LEDGER_ROWS_LIMIT": ENVIRONMENT.ledger_rows_limit,
     "LEDGER_COMPACT_DAYS": ENVIRONMENT.ledger_compact_days,
     "LEDGER_KEEP_DAYS": ENVIRONMENT.ledger_keep_days,
+    "AUDIT_CHECKPOINT_FILE": ENVIRONMENT.audit_checkpoints(),
+    "ERASURE_REGISTER": ENVIRONMENT.erasures(),
 }
 
 CELERY_BROKER_URL = ENVIRONMENT.celery_broker()
@@ -173,6 +217,23 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": max(ENVIRONMENT.tick_seconds * 4, 20)},
     },
     "maintain": {"task": "ledger.maintain", "schedule": 3600.0, "options": {"expires": 3600}},
+    "seal": {
+        "task": "audit.seal",
+        "schedule": ENVIRONMENT.audit_seal_seconds,
+        "options": {"expires": max(ENVIRONMENT.audit_seal_seconds, 20)},
+    },
+    "verify": {
+        "task": "audit.verify",
+        "schedule": ENVIRONMENT.audit_verify_hours * 3600,
+        "options": {"expires": ENVIRONMENT.audit_verify_hours * 3600},
+    },
+    "rotate": {"task": "encryption.rotate", "schedule": 10.0, "options": {"expires": 20}},
+    "keys": {
+        "task": "encryption.maintain",
+        "schedule": 24 * 3600.0,
+        "options": {"expires": 3600},
+    },
+    "forget": {"task": "accounts.forget_expired", "schedule": 3600.0, "options": {"expires": 3600}},
 }
 if CELERY_BROKER_URL.startswith("filesystem:"):
     QUEUE_DIR = DATA_DIR / "queue"
@@ -200,6 +261,7 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": ENVIRONMENT.log_level},
     "loggers": {
         "django.db.backends": {"level": "INFO"},
+        "axes": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
@@ -247,6 +309,7 @@ UNFOLD = {
     "DASHBOARD_CALLBACK": "apps.console.overview.context",
     "STYLES": [lambda request: static("lockstep/lockstep.css")],
     "SCRIPTS": [lambda request: static("lockstep/lockstep.js")],
+    "ACCOUNT": {"navigation": ACCOUNT_LINKS},
     "COMMAND": {"search_models": SEARCHED_MODELS, "show_history": False},
     "SIDEBAR": {"show_search": True, "show_all_applications": False, "navigation": SIDEBAR},
 }

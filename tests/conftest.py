@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -9,18 +10,32 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from apps.connectors.testing import NOT_CLAIMED
+from apps.core.collector import spare_what_is_loaded
 from tests.services_under_test import SERVICES, missing
 
 MISSING = "LOCKSTEP_TEST_MISSING_SERVICES"  # found once, handed to the workers of pytest
 FORBID_SKIPS = "LOCKSTEP_FORBID_SKIPS"
 ALONE = ("processes", "browser")
 
+# How long an example takes says how busy the machine is, and nothing of the program.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     if MISSING not in os.environ and not config.option.collectonly:
         os.environ[MISSING] = json.dumps(sorted(missing()))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Thousands of tests are no garbage: the collector need not go through them all the time."""
+    gc.collect()
+    spare_what_is_loaded()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,6 +55,7 @@ def _reason(marker: str) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
+    _tell_histories(terminalreporter)
     skipped = _left_out(terminalreporter)
     if not skipped:
         return
@@ -52,6 +68,22 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(reason)
         for name in sorted(set(names)):
             terminalreporter.write_line(f"  {name}")
+
+
+def _tell_histories(reporter: Any) -> None:
+    """How many random histories each test of the invariants has played, and in how long."""
+    reports = [report for group in reporter.stats.values() for report in group]
+    played = [
+        (report.nodeid, number, report.duration)
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, number in getattr(report, "user_properties", ())
+        if name == "histories"
+    ]
+    if played:
+        reporter.section(f"{sum(number for _, number, _ in played)} histories were played")
+    for name, number, seconds in sorted(played):
+        reporter.write_line(f"{number:6} in {seconds:5.0f} s  {name}")
 
 
 def _left_out(reporter: Any) -> list[Any]:
@@ -75,10 +107,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-@pytest.fixture(autouse=True)
-def _fresh_protected_keys() -> Iterator[None]:
-    """A test that changes the encryption keys leaves none behind."""
-    yield
-    from apps.core import protected
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Between tests every table is emptied, which the audit log would refuse on PostgreSQL."""
+    from django.db import connection
 
-    protected._keys.cache_clear()
+    with django_db_blocker.unblock():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                for table in ("audit_auditevent", "audit_auditseal"):
+                    cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_data_keys() -> Iterator[None]:
+    """A test that changes keys leaves none behind; one that does not shares those of the others."""
+    from apps.core.keys import ring
+
+    before = ring._ring
+    yield
+    if ring._ring is not before:
+        ring.forget_keys()

@@ -72,11 +72,15 @@ class Pair:
         self.left_path = self.folder / f"{self.name}-left.db"
         self.right_path = self.folder / f"{self.name}-right.db"
         left = sqlite_source(f"{self.name} left", self.left_path, CUSTOMERS)
-        right = sqlite_source(f"{self.name} right", self.right_path, self.clients_sql)
+        right = self.right_source()
         self.mapping = Mapping(name=self.name, left=left.datasets.get(), right=right.datasets.get())
         save_mapping(self.mapping, self.fields, ["client_id"], actor=None)
         self.rule = Rule(name=self.name, mapping=self.mapping, **self.facts)
         save_rule(self.rule, self.checks, actor=None)
+
+    def right_source(self) -> Source:
+        """The platform of the clients, already discovered."""
+        return sqlite_source(f"{self.name} right", self.right_path, self.clients_sql)
 
     def on_left(self, sql: str, *values: Any) -> None:
         with sqlite3.connect(self.left_path, timeout=30) as database:

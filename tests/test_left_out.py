@@ -17,7 +17,7 @@ def _run_without_postgresql(**more: str) -> subprocess.CompletedProcess[str]:
     unwanted = ("PYTEST_", "LOCKSTEP_", "DJANGO_")
     environment = {n: v for n, v in os.environ.items() if not n.startswith(unwanted)}
     environment["LOCKSTEP_TEST_POSTGRESQL_URL"] = "postgresql://nobody@127.0.0.1:1/nothing"
-    command = [sys.executable, "-m", "pytest", TEST, "tests/core/test_protected.py", "-q"]
+    command = [sys.executable, "-m", "pytest", TEST, "tests/core/keys/test_providers.py", "-q"]
     return subprocess.run(
         [*command, "-k", "postgresql or order"],
         cwd=BASE_DIR,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,6 @@ from apps.connectors.base import (
     CheckStep,
     DatasetSchema,
     FieldSchema,
-    KeyRange,
     RawRejection,
     ReadBatch,
     ReadRequest,
@@ -58,14 +57,19 @@ def decode_batch(
     *,
     key: Sequence[str],
     already_bad: Mapping[int, str] | None = None,
+    ready: Collection[str] = (),
 ) -> ReadBatch:
     """Bring raw columns (named like the fields) into neutral storage, rejecting bad rows.
 
-    already_bad: rows that are known to be unreadable, with the field that is the cause.
+    already_bad: rows that are known to be unreadable, with the field that is the cause;
+    ready: fields that the source gives in neutral storage, each of its values a valid one.
     """
     columns: list[pa.Array] = []
     bad: dict[int, str] = dict(already_bad or {})
     for field in fields:
+        if field.name in ready:
+            columns.append(raw[field.name])
+            continue
         decoded = decode(raw[field.name], field.type)
         columns.append(decoded.values)
         for row in decoded.bad:
@@ -135,30 +139,6 @@ def requested_key_chunks(request: ReadRequest, current: DatasetSchema) -> Iterat
     table = table.group_by(table.column_names).aggregate([]).select(table.column_names)
     for start in range(0, table.num_rows, KEYS_PER_QUERY):
         yield table.slice(start, KEYS_PER_QUERY)
-
-
-def range_conditions(column: str, part: KeyRange, *, nullable: bool) -> list[str]:
-    """What a key must fulfil to be in the range; a NULL is in the first one.
-
-    So the ranges of a key hold all records together, whatever their keys.
-    """
-    conditions = []
-    if part.lower is not None:
-        conditions.append(f"{column} >= {int(part.lower)}")
-    if part.upper is not None:
-        below = f"{column} < {int(part.upper)}"
-        is_first = part.lower is None
-        conditions.append(f"({below} OR {column} IS NULL)" if is_first and nullable else below)
-    return conditions
-
-
-def even_bounds(lowest: int | None, highest: int | None, parts: int) -> list[int]:
-    """Bounds that cut the integers from lowest to highest into equal shares."""
-    if lowest is None or highest is None or parts < 2 or highest <= lowest:
-        return []
-    width = highest - lowest + 1
-    bounds = {lowest + width * part // parts for part in range(1, parts)}
-    return sorted(bound for bound in bounds if bound > lowest)
 
 
 def run_steps(steps: Sequence[tuple[str, Probe]], *, secret: str = "") -> Iterator[CheckStep]:

@@ -182,7 +182,23 @@ def _decode_uuid(values: pa.Array, _: NeutralType) -> Decoded:
 def _decode_json(values: pa.Array, _: NeutralType) -> Decoded:
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         return Decoded(list_to_json(values))
-    return convert_each(values.cast(pa.string()), pa.string(), canonical.canonical_json)
+    texts = values.cast(pa.string())
+    distinct = texts.dictionary_encode()
+    if len(distinct.dictionary) > len(texts) // 2:
+        return _canonical_documents(texts)
+    # Settings, labels and the like repeat: each document is read once.
+    decoded = _canonical_documents(distinct.dictionary)
+    bad = pc.is_in(distinct.indices, pa.array(decoded.bad, pa.int32()))
+    return Decoded(
+        decoded.values.take(distinct.indices), tuple(pc.indices_nonzero(bad).to_pylist())
+    )
+
+
+def _canonical_documents(texts: pa.Array) -> Decoded:
+    exact = pc.fill_null(pc.match_substring_regex(texts, canonical.NEEDS_EXACT), False)
+    if not pc.any(exact).as_py():
+        return convert_each(texts, pa.string(), canonical.canonical_plain_json)
+    return convert_each(texts, pa.string(), canonical.canonical_json)
 
 
 def _decode_array(values: pa.Array, kind: NeutralType) -> Decoded:

@@ -26,6 +26,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 MAX_DECIMAL_PRECISION = 38
+UUID_LENGTH = 36
 
 
 class Kind(StrEnum):
@@ -109,6 +110,25 @@ class NeutralType:
         return self.kind is Kind.DECIMAL and (
             self.precision is None or self.precision > MAX_DECIMAL_PRECISION
         )
+
+    def holds(self, other: NeutralType) -> bool:
+        """Whether every value of the other type is a value of this one, as it is."""
+        if self.kind is Kind.TEXT and other.kind is Kind.UUID:
+            return self.length is None or self.length >= UUID_LENGTH
+        if self.kind is not other.kind:
+            return False
+        if self.kind is Kind.TEXT:
+            return self.length is None or (other.length is not None and other.length <= self.length)
+        if self.kind is Kind.DECIMAL and self.precision is not None:
+            if other.precision is None:
+                return False
+            whole = self.precision - (self.scale or 0)
+            return (other.scale or 0) <= (self.scale or 0) and (
+                other.precision - (other.scale or 0) <= whole
+            )
+        if self.kind is Kind.ARRAY and self.item is not None and other.item is not None:
+            return self.item.holds(other.item)
+        return True
 
     @property
     def arrow(self) -> pa.DataType:

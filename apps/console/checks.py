@@ -1,11 +1,13 @@
-"""System checks of the console: the theme must not have replaced our admin site."""
+"""System checks of the console: nothing may have opened the door that two steps guard."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.core.checks import CheckMessage, Error, register
+from django.http import HttpRequest
 
 from apps.console.site import LockstepAdminSite
 
@@ -22,3 +24,62 @@ def admin_site_is_ours(**kwargs: Any) -> list[CheckMessage]:
             id="lockstep.E001",
         )
     ]
+
+
+GUARDS = (
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
+    "apps.accounts.middleware.SignInMiddleware",
+)
+FIRST_BACKEND = "axes.backends.AxesStandaloneBackend"
+
+
+@register("security")
+def a_password_alone_opens_nothing(**kwargs: Any) -> list[CheckMessage]:
+    """The site refuses an unverified session, and the middleware that holds one is there."""
+    errors: list[CheckMessage] = []
+    request = HttpRequest()
+    request.user = _UnverifiedAdministrator()  # type: ignore[assignment]
+    if admin.site.has_permission(request):
+        errors.append(
+            Error(
+                "The admin site lets people in with a password alone.",
+                hint="LockstepAdminSite.has_permission must ask for a verified session.",
+                id="lockstep.E002",
+            )
+        )
+    places = [settings.MIDDLEWARE.index(g) for g in GUARDS if g in settings.MIDDLEWARE]
+    if len(places) < len(GUARDS) or places != sorted(places):
+        errors.append(
+            Error(
+                "The middleware that asks for a second factor is missing or out of order.",
+                hint=f"MIDDLEWARE must name, in this order: {', '.join(GUARDS)}.",
+                id="lockstep.E003",
+            )
+        )
+    if settings.AUTHENTICATION_BACKENDS[:1] != [FIRST_BACKEND]:
+        errors.append(
+            Error(
+                "Nothing stops who guesses passwords.",
+                hint=f"AUTHENTICATION_BACKENDS must begin with {FIRST_BACKEND}.",
+                id="lockstep.E004",
+            )
+        )
+    if settings.SESSION_ENGINE != "apps.accounts.sessions":
+        errors.append(
+            Error(
+                "Sessions are kept where nobody can list or end them.",
+                hint='SESSION_ENGINE must be "apps.accounts.sessions".',
+                id="lockstep.E005",
+            )
+        )
+    return errors
+
+
+class _UnverifiedAdministrator:
+    """Somebody who has given the right password, and nothing else."""
+
+    is_active = is_staff = is_superuser = is_authenticated = True
+
+    def is_verified(self) -> bool:
+        return False

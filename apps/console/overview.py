@@ -6,20 +6,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import TruncDate
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
+from apps.console import services
 from apps.core.clock import now
-from apps.core.selectors import permits, platform_state
+from apps.core.selectors import permits, platform_state, reached, scoped
 from apps.ledger.models import Conflict, Rejection
 from apps.ledger.selectors import conflicts, rejections
 from apps.rules.models import Rule
 from apps.rules.schedule import next_due
 from apps.rules.selectors import rules
-from apps.runs.models import ACTIVE_STATUSES, RestoreRequest, Run, RunStatus
+from apps.runs.models import ACTIVE_STATUSES, DueRun, RestoreRequest, Run, RunStatus
 from apps.runs.selectors import restore_requests, run_progress, runs
 from apps.sources.models import Source
 from apps.sources.selectors import drifts, sources
@@ -77,7 +78,8 @@ def context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         **context,
         "title": "Overview",
         "has_demo": Source.objects.filter(is_demo=True).exists(),
-        "may_remove_demo": actor.has_perms(["sources.delete_source", "rules.delete_rule"]),
+        "may_remove_demo": services.may_remove_demo(actor),
+        "built_on_demo": scoped(services.rules_on_demo(), actor).filter(is_demo=False)[:MOST_LINES],
         "platform": state,
         "may_pause": actor.has_perm("core.pause_platform"),
         "checklist": checklist(actor),
@@ -95,12 +97,12 @@ def context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 
 def checklist(actor: Any) -> list[dict[str, Any]] | None:
     """The way to the first real run of own data; None once it is gone."""
-    own_runs = Run.objects.filter(rule__is_demo=False)
+    own_runs = reached(Run.objects.filter(rule__is_demo=False), actor)
     first_run = own_runs.filter(mode=Run.Mode.APPLY, status__in=(*GOOD, *ISSUES)).exists()
     if first_run or not permits(actor, Rule, "add"):
         return None
-    own_sources = Source.objects.filter(is_demo=False)
-    own_rules = Rule.objects.filter(is_demo=False)
+    own_sources = reached(Source.objects.filter(is_demo=False), actor)
+    own_rules = reached(Rule.objects.filter(is_demo=False), actor)
     first_rule = own_rules.first()
     rule_url = (
         reverse("admin:rules_rule_change", args=(first_rule.pk,))
@@ -183,7 +185,8 @@ def kpis(actor: Any, visible: list[Rule], last: dict[Any, Run], moment: datetime
 
 def attention(actor: Any, visible: list[Rule], last: dict[Any, Run]) -> list[Attention]:
     """Worst first: what failed, what waits for a person, what was kept out, what is paused."""
-    found = [*_failed_rules(visible, last), *_failing_sources(actor), *_breaking_drift(actor)]
+    found = [*_failed_rules(visible, last), *_refused_starts(visible)]
+    found += [*_failing_sources(actor), *_breaking_drift(actor)]
     found += [*_waiting_plans(actor), *_restore_requests(actor)]
     found += _open_by_rule(
         visible,
@@ -254,6 +257,26 @@ def _failed_rules(visible: list[Rule], last: dict[Any, Run]) -> list[Attention]:
             text = run.cause or run.get_status_display()
             lines.append(Attention(rule.name, text[:200], "See cause and remedy", url, bad=True))
     return lines
+
+
+def _refused_starts(visible: list[Rule]) -> list[Attention]:
+    """Rules that could not start when they were due last, and have not run since."""
+    live = {rule.pk: rule for rule in visible if rule.enabled and not rule.paused}
+    latest = DueRun.objects.filter(rule=OuterRef("rule")).order_by("-due_at").values("pk")[:1]
+    refused = DueRun.objects.filter(rule__in=live, pk=Subquery(latest)).exclude(skipped="")
+    ran = Run.objects.filter(
+        Q(finished_at__gte=OuterRef("due_at")) | Q(finished_at=None), rule=OuterRef("rule")
+    )
+    return [
+        Attention(
+            live[due.rule_id].name,
+            f"Did not start when it was due: {due.skipped}",
+            "Open the rule",
+            _rule_url(live[due.rule_id]),
+            bad=True,
+        )
+        for due in refused.exclude(Exists(ran))
+    ]
 
 
 def _failing_sources(actor: Any) -> list[Attention]:

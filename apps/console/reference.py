@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
+from django.contrib import admin
 from pydantic.fields import FieldInfo
 
+from apps.accounts.roles import ROLES
 from apps.connectors.base import Capabilities
 from apps.connectors.registry import connector_class, connector_names, secret_names
 from apps.console.command_line.parser import add_verbs
@@ -97,18 +100,80 @@ what a write made of a record. What is not said is taken to be what was sent.
   (serial, identity, AUTO_INCREMENT, rowid, a default, a trigger) and gives it back. After a crash
   the same insert, marked `in_doubt`, finds the record that got through; match fields find one too.
   On MySQL, which cannot return it, the key has to be AUTO_INCREMENT.
+- **In time** (`note`): what a batch comes to is told before it is committed, so that it is known
+  even if the worker is lost before it has settled the batch. What was not told was not written.
 - **References** within a dataset may go in any order within a batch. Records in a circle are
   written by PostgreSQL and SQLite; MySQL and MariaDB check each record and refuse them, and do not
   delete a record that refers to itself.
 
+## How a dataset is filled
+
+A first load into an empty dataset needs no comparison, so some connectors take it whole.
+
+- **A load** (`load`): `Connector.load_session` takes the target's lock, keeps everybody else from
+  writing, and puts all records in within one transaction: readers see none of them, or all. It
+  refuses a target on which something acts (a trigger, a rule, row security, a partition), and it
+  is over, with nothing left behind, as soon as one value does not fit as it is: no text is cut and
+  no number rounded. The run then goes record by record, and says which ones are at fault. A load
+  may take longer than a lease that is renewed; when it is not, the statement is cancelled.
+- **An export** (`exports`): `Connector.export` gives all records in the format that a load takes
+  from the wire, so that their bytes pass untouched, and cuts the keys out of them (whole numbers,
+  texts and UUIDs). Renames and casts are part of the source's query; a cast that might alter a
+  value is refused. The target's lengths and scales are not part of the format: whoever relays
+  makes sure that the target's types hold the source's (`NeutralType.holds`).
+- **PostgreSQL** loads booleans, numbers, texts, bytes, dates, times, UUIDs, JSON, enumerations and
+  arrays of all but the last by binary COPY. It relays other types that every server has (network
+  addresses, ranges, intervals) too, and refuses to load them from records.
+- **MySQL and MariaDB** load by `LOAD DATA LOCAL`, and count its warnings: one of them takes the
+  whole load back. What they need for it is told in
+  [connect MySQL or MariaDB](../how-to/connect-mysql.md#full-loads).
+
 The suite `apps.connectors.testing.ConformanceSuite` holds a connector to all of it.
+
+## Parts of a dataset
+
+A large run is cut into partitions, and both sides must read the same ones
+([how runs share sources and workers](../explanation/sharing.md)).
+
+| capability | what `Connector.read` can be asked for | who has it |
+|---|---|---|
+| `key_ranges` | a range of a key of one integer | SQLite, PostgreSQL, MySQL and MariaDB |
+| `key_spans` | a range of any key that all platforms order alike | PostgreSQL, MySQL and MariaDB |
+| `key_shares` | the records whose key's texts have some hash | PostgreSQL, MySQL and MariaDB |
+
+`Connector.split` gives the bounds of ranges of about equal numbers of records. Texts are ordered by
+their UTF-8 bytes, whatever their collation.
+
+## Digests of records
+
+A connector that computes digests (`checksum`) lets two datasets be compared without being read; a
+source that computes none is read, and its digests are computed here. `Connector.digest_forms` says
+in which forms a field's text can be written, `Connector.digest_session` opens one snapshot and
+answers with counts, sums and digests of key ranges. The forms and the encoding of a record are
+defined in `apps.connectors.digests`; [how differences are
+found](../explanation/finding-differences.md) says what they are for.
+
+| type | PostgreSQL | MySQL or MariaDB | read |
+|---|---|---|---|
+| boolean, integer, decimal, text, bytes, uuid, dates and times | yes | yes | yes |
+| float | yes | only with another MySQL or MariaDB | yes |
+| json | only with another PostgreSQL | only with another MySQL or MariaDB | no |
+| array | only with another PostgreSQL | has none | no |
+
+Key fields can be of any type but float, json, array and unbounded decimal, and may not be empty.
+An index finds a key range where it orders keys as their bytes do. Text keys of another collation
+than `C` (PostgreSQL) or a binary one without padding (`utf8mb4_0900_bin`, `utf8mb4_nopad_bin`), and
+UUID keys of MariaDB, make each step of a comparison read the table once; in PostgreSQL an index on
+`(key COLLATE "C")` avoids that.
 
 """
 _CAPABILITIES = {
     "write": "can be written",
     "cursor": "reads only what lies after a cursor value",
     "key_lookup": "reads given keys without a full scan",
+    "checksum": "computes digests of records, so that they can be compared unread",
     "transactions": "writes a batch whole or not at all",
+    "load": "fills an empty dataset in one transaction",
     "server_assigned_keys": "tells the keys that it assigns",
     "returns_stored": "tells what it makes of a record",
     "target_lock": "writers exclude each other through the target",
@@ -221,11 +286,58 @@ def _cell(text: Any) -> str:
     return str(text).replace("|", "\\|").replace("\n", " ")
 
 
+ROLES_HEAD = """# Roles
+
+Lockstep brings these roles as groups (**Roles** in the sidebar). They may be renamed, changed and
+deleted: each permission is handed out once, so what an administrator has taken away stays away. A
+later version hands out only permissions that are new.
+
+A role says **what** may be done. To **which** sources, datasets and rules is said by
+[grants](../how-to/grants.md); only those who hold `core.reach_all_objects` need none.
+Administrators in the narrow sense (“superuser status”) may do everything, whatever their roles.
+"""
+
+PERMISSIONS_HEAD = """
+## Permissions
+
+Whoever holds `accounts.assign_rights` gives roles and permissions, but none that this person does
+not hold.
+"""
+
+
+def roles() -> str:
+    """The standard roles, and which permission each comes with."""
+    lines = [GENERATED, ROLES_HEAD, "| role | is for |", "|---|---|"]
+    lines += [f"| **{role.name}** | {role.purpose} |" for role in ROLES]
+    lines += [PERMISSIONS_HEAD, "| permission | says | " + " | ".join(r.name for r in ROLES) + " |"]
+    lines.append("|---|---|" + "---|" * len(ROLES))
+    for name, says in _permissions():
+        marks = " | ".join("yes" if role.wants(name) else "" for role in ROLES)
+        lines.append(f"| `{name}` | {_cell(says)} | {marks} |")
+    return "\n".join(lines) + "\n"
+
+
+def _permissions() -> Iterator[tuple[str, str]]:
+    """Those of models that have pages, and those that a verb needs, with what they say."""
+    shown = set(admin.site._registry)
+    for model in sorted(apps.get_models(), key=lambda model: model._meta.label_lower):
+        options = model._meta
+        if model in shown:
+            for verb in options.default_permissions:
+                yield (
+                    f"{options.app_label}.{verb}_{options.model_name}",
+                    f"Can {verb} {options.verbose_name_plural}",
+                )
+        for codename, says in options.permissions:
+            yield f"{options.app_label}.{codename}", str(says)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "configuration.schema.json": configuration_schema,
     "expressions.md": expressions,
     "connectors.md": connectors,
     "command-line.md": command_line,
+    "roles.md": roles,
 }
 
 

@@ -46,8 +46,11 @@ def _static_fingerprint() -> str:
 
 
 def load_demo_if_empty() -> str:
-    """Load the demo when no source exists; says what happened, "" when there was nothing to do."""
-    if Source.objects.exists():
+    """Load the demo on a new platform; says what happened, "" when there was nothing to do.
+
+    A platform whose sources are gone, the demo's as well, had somebody who wanted them gone.
+    """
+    if Source.objects.exists() or Source.history.exists():
         return ""
     load = _demo_function("load_demo")
     if load is None:
@@ -79,7 +82,8 @@ def programs(host: str, port: int, workers: int) -> list[Program]:
     """Web, worker and scheduler; web first, because it is what people wait for."""
     python = sys.executable
     web = [python, "-m", "uvicorn", "config.asgi:application", "--host", host, "--port", str(port)]
-    web += ["--timeout-graceful-shutdown", "5", "--log-level", "warning"]
+    # Whose address counts is for `core.addresses` to say, not for a header from next door.
+    web += ["--no-proxy-headers", "--timeout-graceful-shutdown", "5", "--log-level", "warning"]
     celery = [python, "-m", "celery", "--quiet", "-A", "config"]
     worker = [*celery, "worker", "--pool", "prefork", "--concurrency", str(workers)]
     worker += ["--hostname", "lockstep@%h"]

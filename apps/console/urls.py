@@ -7,9 +7,10 @@ from django.urls import URLPattern, path
 
 
 def urlpatterns(site: AdminSite) -> list[URLPattern]:
-    from apps.console import controls, wizard
+    from apps.console import controls, sign_in, wizard
 
     return [
+        *sign_in.urlpatterns(site),
         *wizard.urlpatterns(site),
         path("pause-everything/", site.admin_view(controls.pause), name="pause_everything"),
         path("resume-everything/", site.admin_view(controls.resume), name="resume_everything"),

@@ -42,13 +42,14 @@ def bulk_upsert(
 ) -> None:
     """Insert rows, or update the columns `update` of those that clash on `conflict`.
 
-    The rows given must not clash among themselves: PostgreSQL refuses that.
+    Without columns to update, those that clash stay as they are. Else the rows given must not
+    clash among themselves: PostgreSQL refuses that.
     """
     names = [_column(model, name) for name in columns]
     table = connection.ops.quote_name(model._meta.db_table)
     sets = ", ".join(f"{_column(model, n)} = excluded.{_column(model, n)}" for n in update)
     clash = ", ".join(_column(model, name) for name in conflict)
-    tail = f"ON CONFLICT ({clash}) DO UPDATE SET {sets}"
+    tail = f"ON CONFLICT ({clash}) DO " + (f"UPDATE SET {sets}" if update else "NOTHING")
     if connection.vendor != "postgresql":
         marks = ", ".join(["?"] * len(names))
         head = f"INSERT INTO {table} ({', '.join(names)})"
@@ -80,6 +81,35 @@ def bulk_update(
     wheres = " AND ".join(f"t.{name} = s.{name}" for name in keys)
     with _cursor() as cursor, _staged(cursor, table, [*keys, *values], rows):
         cursor.execute(f"UPDATE {table} t SET {sets} FROM bulk_stage s WHERE {wheres}")  # noqa: S608
+
+
+def bulk_exchange(
+    model: type[models.Model], name: str, rows: Sequence[tuple[Any, bytes, bytes]]
+) -> int:
+    """Set a column of bytes to a new value where it still holds the old one; how many were set.
+
+    rows: primary key, old value, new value. A row that another transaction holds is left alone:
+    whoever waits while holding rows can be waited for in a circle.
+    """
+    pk = model._meta.pk
+    table = connection.ops.quote_name(model._meta.db_table)
+    key, column = connection.ops.quote_name(str(pk.column)), _column(model, name)
+    if connection.vendor != "postgresql":
+        with _cursor() as cursor:
+            marks = ([_sqlite(v) for v in (new, key_value, old)] for key_value, old, new in rows)
+            sql = f"UPDATE {table} SET {column} = ? WHERE {key} = ? AND {column} = ?"  # noqa: S608
+            return int(cursor.cursor.connection.executemany(sql, marks).rowcount)
+    with _cursor() as cursor:
+        cursor.execute(
+            f"WITH given AS (SELECT * FROM unnest(%s::{pk.rel_db_type(connection)}[], "  # noqa: S608
+            f"%s::bytea[], %s::bytea[]) g(pk, old, new)), "
+            f"free AS (SELECT t.{key} AS pk FROM {table} t JOIN given g ON t.{key} = g.pk "
+            f"WHERE t.{column} = g.old FOR UPDATE OF t SKIP LOCKED) "
+            f"UPDATE {table} t SET {column} = g.new FROM given g JOIN free USING (pk) "
+            f"WHERE t.{key} = g.pk AND t.{column} = g.old",
+            [list(values) for values in zip(*rows, strict=True)],
+        )
+        return int(cursor.rowcount)
 
 
 @contextmanager

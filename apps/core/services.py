@@ -6,8 +6,10 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import PermissionDenied
+from django.db import connection
 
-from apps.core.models import OutboxEvent, PlatformState
+from apps.core.keys import forget_keys, make_missing_keys
+from apps.core.models import DataKey, OutboxEvent, PlatformState
 from apps.core.selectors import platform_state
 
 if TYPE_CHECKING:
@@ -30,4 +32,11 @@ def set_platform_paused(paused: bool, *, actor: AbstractUser | None, reason: str
     state.save()
 
 
-__all__ = ["PlatformState", "publish", "set_platform_paused"]
+def prepare_data_keys() -> None:
+    """Make the data keys that are missing, where their table is there, and read all anew."""
+    forget_keys()
+    if DataKey._meta.db_table in connection.introspection.table_names():
+        make_missing_keys()
+
+
+__all__ = ["PlatformState", "prepare_data_keys", "publish", "set_platform_paused"]

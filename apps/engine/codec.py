@@ -59,9 +59,21 @@ def image_hash(image: Mapping[str, str | None]) -> str:
 
 def encode_keys(table: pa.Table, fields: Mapping[str, NeutralType]) -> list[str]:
     """The key text of each row, over `fields` in their order."""
-    sql = key_sql([(column, neutral) for _, column, neutral in _columns(fields)])
-    keys: list[str] = _encoded(table, fields, sql).to_pylist()
+    keys: list[str] = key_column(table, fields).to_pylist()
     return keys
+
+
+def key_column(table: pa.Table, fields: Mapping[str, NeutralType]) -> pa.ChunkedArray:
+    """The key text of each row, as `encode_keys` has it."""
+    return _encoded(
+        table, fields, key_sql([(column, neutral) for _, column, neutral in _columns(fields)])
+    )
+
+
+def masked(keys: pa.ChunkedArray, condition: str) -> pa.Array:
+    """Whether each key text fulfils a condition: SQL of a column `key`."""
+    table = pa.table({"key": keys.cast(pa.string())})
+    return _query(table, f"SELECT {condition} AS kept FROM input").column(0).combine_chunks()
 
 
 def decode_images(texts: Sequence[str], fields: Mapping[str, NeutralType]) -> pa.Table:

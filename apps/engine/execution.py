@@ -80,9 +80,7 @@ class Runner:
     def _prepared(self, batch: pa.RecordBatch) -> pa.Table:
         columns = [batch.column(name).cast(neutral.arrow) for name, _, neutral in self.inputs]
         numbered = ROW in batch.schema.names
-        columns.append(
-            batch.column(ROW) if numbered else pa.array(range(batch.num_rows), pa.int64())
-        )
+        columns.append(batch.column(ROW) if numbered else _counted(batch.num_rows))
         return pa.table(columns, names=[column for _, column, _ in self.inputs] + ["row"])
 
     def _run(self, table: pa.Table) -> Transformed:
@@ -240,6 +238,12 @@ def merged(parts: list[Transformed]) -> Transformed:
         stops=[stop for part in parts for stop in part.stops],
         left_out=pa.concat_tables([part.left_out for part in parts]),
     )
+
+
+def _counted(rows: int) -> pa.Array:
+    """The numbers from 0 on."""
+    ones = pa.repeat(pa.scalar(1, pa.int64()), rows)
+    return pc.cumulative_sum(ones, start=pa.scalar(-1, pa.int64()))
 
 
 def _input_columns(program: TransformProgram) -> list[tuple[str, str, NeutralType]]:

@@ -15,13 +15,9 @@ import json
 import os
 import select
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -30,13 +26,13 @@ import pyarrow as pa
 from apps.connectors.errors import SandboxDied
 from apps.engine.execution import left_texts, merged, nothing_but, without_numbers
 from apps.engine.program import ROW, RecordRejection, Transformed, TransformProgram
+from apps.engine.sandbox_spawning import SpawnFailed, spawn
 
 HEADER = struct.Struct("<cQ")
 START, LOOKUP, BATCH, OUTCOME, RECORDS, LEFT_OUT, READY = (
     b"S", b"L", b"B", b"O", b"R", b"K", b"Y"
 )  # fmt: skip
 EXPRESSION_DIED = "expression.died"
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,22 +145,11 @@ class _Child:
     ) -> None:
         self.program = program
         self.most = limits.answer_mb * 1_048_576
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "apps.engine.sandbox_child", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=ROOT,
-            env=_environment(),
-            close_fds=True,
-            start_new_session=True,
-        )
-        if self.process.stdin is None or self.process.stdout is None:
-            raise _ChildLost("no pipes")
-        self.to_child = self.process.stdin.fileno()
-        self.from_child = self.process.stdout.fileno()
-        os.set_blocking(self.to_child, False)
-        os.set_blocking(self.from_child, False)
+        try:
+            self.process = spawn(limits.start_seconds)
+        except SpawnFailed as error:
+            raise _ChildLost(str(error)) from None
+        self.to_child, self.from_child = self.process.to_child, self.process.from_child
         try:
             self._greet(lookups, limits)
         except BaseException:
@@ -198,13 +183,7 @@ class _Child:
         )
 
     def end(self) -> None:
-        with suppress(OSError):
-            self.process.kill()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
-        self.process.wait()
+        self.process.end()
 
     def _send(self, kind: bytes, payload: bytes, deadline: float) -> None:
         for part in (HEADER.pack(kind, len(payload)), payload):
@@ -246,9 +225,8 @@ class _Child:
 
     def _epitaph(self) -> str:
         """How the child ended, in words."""
-        try:
-            status = self.process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
+        status = self.process.status(seconds=2)
+        if status is None:
             return "the sandbox closed its pipes"
         return _ENDINGS.get(status, f"the sandbox ended with status {status}")
 
@@ -260,20 +238,6 @@ _ENDINGS = {
     -24: "they used too much processor time",
     -25: "they tried to write a file",
 }
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of the parent's environment: it may hold secrets."""
-    return {
-        "PATH": "/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "ARROW_DEFAULT_MEMORY_POOL": "system",
-        "MALLOC_ARENA_MAX": "1",
-        "OMP_NUM_THREADS": "1",
-        "HOME": "/nonexistent",
-    }
 
 
 def to_ipc(table: pa.Table) -> bytes:

@@ -1,7 +1,7 @@
 """The child process of `sandbox`: limits itself, then transforms batches until its input ends.
 
-Run as `python -m apps.engine.sandbox_child PARENT_PID`. It speaks the frames of `sandbox` on its
-standard input and output, and leaves with status 3 when memory runs out.
+Forked by `sandbox_server`. It speaks the frames of `sandbox` on its standard input and output, and
+leaves with status 3 when memory runs out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import resource
 import signal
-import sys
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
@@ -130,16 +129,13 @@ def _empty_batch(program: TransformProgram) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([], schema=schema)
 
 
-def main() -> None:
-    die_with_parent(int(sys.argv[1]))
-    answers = os.fdopen(os.dup(1), "wb")
+def main(parent: int) -> None:
+    """What a child does in its life. Never returns."""
+    die_with_parent(parent)
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
-        serve(sys.stdin.buffer, answers)
+        serve(requests, answers)
     except (MemoryError, duckdb.OutOfMemoryException, pa.ArrowMemoryError):
         os._exit(OUT_OF_MEMORY)
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -34,15 +34,24 @@ class FieldSpec(Spec):
 
 
 class DatasetSpec(Spec):
-    """A dataset as a version remembers it."""
+    """A dataset as a version remembers it.
+
+    id: which one it is, among all sources; empty where nobody keeps several.
+    """
 
     name: str
     fields: tuple[FieldSpec, ...]
     key: tuple[str, ...] = ()
+    id: str = ""
+
+    def is_other_than(self, dataset_id: object) -> bool:
+        """Whether this is known to be another dataset than the one with that id."""
+        return bool(self.id) and self.id != str(dataset_id)
 
     @classmethod
-    def of(cls, schema: DatasetSchema) -> DatasetSpec:
+    def of(cls, schema: DatasetSchema, dataset_id: object = "") -> DatasetSpec:
         return cls(
+            id=str(dataset_id),
             name=schema.name,
             key=schema.key,
             fields=tuple(
@@ -146,6 +155,7 @@ class Direction(StrEnum):
 class Delta(StrEnum):
     FULL = "full"
     CURSOR = "cursor"
+    CHECKSUM = "checksum"  # one-way: digests inside the databases, where that is faster
 
 
 class DeletePolicy(StrEnum):
@@ -268,7 +278,7 @@ class Approval(StrEnum):
 
     NEVER = "never"
     ALWAYS = "always"
-    FIRST = "first"  # until a run of the rule has been applied
+    FIRST = "first"  # until a plan of all records was applied whole
     GUARD = "guard"  # when a guard is exceeded, instead of refusing
 
 
@@ -333,7 +343,7 @@ class RuleSpec(Spec):
     two_way: TwoWaySpec | None = None  # there if and only if direction is two_way
     approval: Approval = Approval.NEVER
     approval_hours: int = Field(72, ge=1)  # how long a plan waits
-    four_eyes: bool = False  # who asked for the run may not approve it
+    four_eyes: bool = False  # who asked for the run, or wrote the rule, does not approve
 
     @model_validator(mode="after")
     def _is_complete(self) -> RuleSpec:
@@ -343,6 +353,8 @@ class RuleSpec(Spec):
             raise ValueError("delta 'cursor' needs a cursor_field")
         if self.two_way and self.delta is Delta.CURSOR and not self.two_way.right_cursor_field:
             raise ValueError("a two-way rule with delta 'cursor' needs a right_cursor_field")
+        if self.two_way and self.delta is Delta.CHECKSUM:
+            raise ValueError("delta 'checksum' is for one-way rules")
         marks = DeletePolicy.MARK in (self.on_delete,) or self.on_leave is LeavePolicy.MARK
         if marks and not self.mark_field:
             raise ValueError("a policy says 'mark': name the mark_field that it sets")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import duckdb
 import pyarrow as pa
@@ -79,6 +80,19 @@ def compile_transform(
     Raises ConfigurationError and its subclasses (ExpressionRefused, FieldMissing, KeyMissing);
     `where` of the error names the field or check.
     """
+    carried = None if carry is None else tuple(carry)
+    return _compiled(mapping, rule, frozenset(lookups), carried, assigned)
+
+
+@lru_cache(maxsize=256)
+def _compiled(
+    mapping: MappingSpec,
+    rule: RuleSpec,
+    lookups: frozenset[str],
+    carry: tuple[str, ...] | None,
+    assigned: bool,
+) -> TransformProgram:
+    """One program serves every step of every run of a version."""
     with open_database(memory_mb=128) as connection:
         return _Compiler(connection, mapping, rule, lookups, carry, assigned).compile()
 
@@ -646,13 +660,20 @@ class _Compiler:
     def _range_check(self, check: CheckSpec, value: str, neutral: NeutralType, where: str) -> str:
         if check.minimum is None and check.maximum is None:
             raise ConfigurationError("a range has a minimum, a maximum or both", where=where)
-        parts = []
+        parts, bounds = [], []
         for sign, bound in (("<", check.minimum), (">", check.maximum)):
             if bound is not None:
                 text = _canonical_value(self.connection, bound, neutral, where)
-                parts.append(f"{value} {sign} {self._literal(text, neutral)}")
+                bounds.append(self._literal(text, neutral))
+                parts.append(f"{value} {sign} {bounds[-1]}")
         if neutral.is_wide_decimal or neutral.kind in (Kind.JSON, Kind.ARRAY):
             raise ConfigurationError(f"values of type {neutral} have no range", where=where)
+        if len(bounds) == 2:
+            least, most = bounds
+            if self.connection.sql(f"SELECT {least} > {most}").fetchall() == [(True,)]:
+                raise ConfigurationError(
+                    "the minimum lies above the maximum: no value is in the range", where=where
+                )
         return f"coalesce({' OR '.join(parts)}, false)"
 
     def _set_check(self, check: CheckSpec, value: str, neutral: NeutralType, where: str) -> str:

@@ -2,6 +2,9 @@
 
 Rows name runs, partitions and rules by id, without foreign keys: this room does not know the
 rooms above. Images are sealed (`core.protected`); keys are canonical key texts of the engine.
+
+What people see of changes, conflicts and rejections passes their `mask`, which `selectors.masked`
+sets: rows are handed to faces by it. Services read the rows themselves, in clear.
 """
 
 from __future__ import annotations
@@ -11,11 +14,22 @@ from typing import Any
 
 import orjson
 from django.db import models
+from django.db.models import Q
 
 from apps.core.clock import new_id, now
+from apps.core.fields import SealedContentField, SealedField
 from apps.core.models import BaseModel
-from apps.core.protected import seal, seal_json, unseal, unseal_json
+from apps.core.protected import (
+    ErasedValueError,
+    Sealer,
+    seal,
+    seal_json,
+    unseal,
+    unseal_json,
+)
+from apps.mappings.masking import CLEAR, MASKED, Mask
 
+ERASED = "erased with the person whom it was about"
 NO_RECORD = "null"  # the JSON image of a record that is not there
 
 
@@ -100,12 +114,14 @@ class Change(models.Model):
     field_set = models.ForeignKey(
         FieldSet, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+"
     )
-    sealed_images = models.BinaryField(null=True)  # image before, line feed, image after
-    sealed_base = models.BinaryField(null=True)  # patch to the link's base: left, line feed, right
+    # Image before, line feed, image after; patch to the link's base: left, line feed, right.
+    sealed_images = SealedField(null=True, place="change|{partition_id}|{sequence}")
+    sealed_base = SealedField(null=True, place="change|{partition_id}|{sequence}|base")
     image = models.CharField(max_length=32, blank=True)  # hash of the whole record afterwards
     outcome = models.CharField(max_length=8, choices=Outcome.choices, default=Outcome.PLANNED)
     code = models.CharField(max_length=60, blank=True)
-    sealed_message = models.BinaryField(null=True)  # it may quote a value
+    # It may quote a value.
+    sealed_message = SealedField(null=True, place="change|{partition_id}|{sequence}|message")
     planned_at = models.DateTimeField()
     settled_at = models.DateTimeField(null=True)
 
@@ -122,6 +138,7 @@ class Change(models.Model):
         ]
 
     opened: Opened | None = None
+    mask: Mask = CLEAR
 
     def __str__(self) -> str:
         return f"{self.operation} {self.right_key or self.left_key}"
@@ -145,6 +162,13 @@ class Change(models.Model):
     @property
     def message(self) -> str:
         """Why it was not applied, for people."""
+        if self.mask.is_clear:
+            return self._message
+        before, after = self.images_in_clear()
+        return self.mask.text(self._message, "", (before, self.side), (after, self.side))
+
+    @property
+    def _message(self) -> str:
         if self.opened is not None:
             return self.opened.message
         if not self.sealed_message:
@@ -153,7 +177,12 @@ class Change(models.Model):
         return unseal(self.sealed_message, f"{identity}|message").decode()
 
     def images(self) -> tuple[Image | None, Image | None]:
-        """Before and after, as canonical texts by field."""
+        """Before and after, as canonical texts by field of its side."""
+        before, after = self.images_in_clear()
+        return self.mask.image(before, self.side), self.mask.image(after, self.side)
+
+    def images_in_clear(self) -> tuple[Image | None, Image | None]:
+        """The same whatever the mask: for writing, never for showing."""
         before, after = self.image_texts()
         return _image(before), _image(after)
 
@@ -167,6 +196,10 @@ class Change(models.Model):
 
     def base(self) -> tuple[str, str]:
         """The patch to the link's base, left and right (JSON); empty where there is none."""
+        left, right = self._base()
+        return _masked_text(left, self.mask), _masked_text(right, self.mask)
+
+    def _base(self) -> tuple[str, str]:
         if self.opened is not None:
             return self.opened.base_left, self.opened.base_right
         if not self.sealed_base:
@@ -184,6 +217,13 @@ class Opened:
     base_left: str
     base_right: str
     message: str
+
+
+def _masked_text(text: str, mask: Mask) -> str:
+    """A view or record (JSON, by right field) with its personal values masked."""
+    if mask.is_clear or not text:
+        return text
+    return orjson.dumps(mask.image(_image(text), Side.RIGHT)).decode()
 
 
 def _image(text: str) -> Image | None:
@@ -211,12 +251,15 @@ class Segment(models.Model):
     planned_from = models.DateTimeField()
     planned_to = models.DateTimeField()
     compacted = models.BooleanField(default=False)  # outcomes stand in the content
+    linked = models.BooleanField(default=False)  # its applied inserts are links of the rule
+    crossed = models.BooleanField(default=True)  # some record has different keys on its sides
     created_at = models.DateTimeField(default=now)
 
     class Meta:
         indexes = [
             models.Index(fields=["rule_id", "planned_to"], name="segment_by_rule"),
             models.Index(fields=["planned_to"], name="segment_by_age"),
+            models.Index(fields=["rule_id"], condition=Q(linked=True), name="segment_of_links"),
         ]
 
     def __str__(self) -> str:
@@ -263,15 +306,18 @@ class SegmentContent(models.Model):
     """The sealed file itself, apart from the manifest that is read far more often."""
 
     segment = models.OneToOneField(Segment, on_delete=models.CASCADE, primary_key=True)
-    sealed_key = models.BinaryField()
-    content = models.BinaryField()
+    sealed_key = SealedField(place="segment|{segment__identity}|key")
+    content = SealedContentField(place="segment|{segment__identity}", key_column="sealed_key")
 
     def __str__(self) -> str:
         return f"content of segment {self.segment_id}"
 
 
 class SegmentKeys(models.Model):
-    """Bloom filters over the hashes of the keys of both sides (`segments.bloom`)."""
+    """Bloom filters over the hashes of the keys of both sides (`segments.bloom`).
+
+    Those of a load are built in the background, by `services.maintain`.
+    """
 
     segment = models.OneToOneField(Segment, on_delete=models.CASCADE, primary_key=True)
     blocks = models.PositiveIntegerField()  # a power of two
@@ -306,8 +352,35 @@ def open_base(sealed: bytes | memoryview, identity: str) -> tuple[str | None, st
     return (None if left == NO_RECORD else left, None if right == NO_RECORD else right)
 
 
+class Receipt(models.Model):
+    """What a batch of writes came to, kept just before its commit and until it is settled.
+
+    It tells whoever takes a lost worker's partition over what the target made of each record, and
+    that what has no receipt was never written.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    rule_id = models.UUIDField(db_index=True)
+    partition_id = models.UUIDField(db_index=True)
+    sealed = SealedField(place="receipt|{partition_id}")  # JSON, see `keep_receipt`
+    noted_at = models.DateTimeField(default=now)
+
+    def __str__(self) -> str:
+        return f"receipt of partition {self.partition_id}"
+
+    @staticmethod
+    def identity(partition_id: object) -> str:
+        """What its content is bound to."""
+        return f"receipt|{partition_id}"
+
+
 class Link(models.Model):
     """What pairs a left record with a right one, and the base: how both were when they agreed.
+
+    Links have two shelves like changes: these rows, and the applied inserts of segments that are
+    `linked`. A row stands over every such insert that has its left or its right key; one whose
+    state is `gone` says that there is no link (any more). Read links through
+    `ledger.selectors`, which knows both.
 
     The two images are hashes of the left view and of the right record (see decision 3), empty
     where they are not known or there was no record. A two-way rule keeps both in full as well,
@@ -318,6 +391,7 @@ class Link(models.Model):
         LIVE = "live", "Live"
         MARKED = "marked", "Marked as deleted"
         HELD = "held", "Held after an undo"  # as it is, until a side differs from its image
+        GONE = "gone", "No link"  # stands over a link in a segment
 
     id = models.BigAutoField(primary_key=True)
     rule_id = models.UUIDField()
@@ -327,7 +401,7 @@ class Link(models.Model):
     right_hash = models.BinaryField(max_length=16)
     left_image = models.CharField(max_length=32, blank=True)
     right_image = models.CharField(max_length=32, blank=True)
-    sealed_base = models.BinaryField(null=True)
+    sealed_base = SealedField(null=True, place="link|{rule_id}|{left_key}|{right_key}")
     state = models.CharField(max_length=6, choices=State.choices, default=State.LIVE)
     run_id = models.UUIDField()  # the run that last touched it
 
@@ -339,6 +413,11 @@ class Link(models.Model):
 
     def __str__(self) -> str:
         return f"{self.left_key} ↔ {self.right_key}"
+
+    @property
+    def has_base(self) -> bool:
+        """Whether it keeps how both sides were when they last agreed."""
+        return self.sealed_base is not None
 
     @staticmethod
     def identity(rule_id: object, left_key: str, right_key: str) -> str:
@@ -389,13 +468,18 @@ class Conflict(BaseModel):
     identity_hash = models.BinaryField(max_length=16)  # of kind and both keys
     fields = models.TextField()  # JSON list of the right fields that are open
     seen = models.CharField(max_length=32)  # hash of both sides' values, as shown to people
-    sealed_left = models.BinaryField(null=True)  # left view as JSON; NULL: no record
-    sealed_right = models.BinaryField(null=True)  # right record as JSON; NULL: no record
-    sealed_base = models.BinaryField(null=True)  # see `seal_base`; NULL: no base
-    sealed_candidates = models.BinaryField(null=True)  # `match`: JSON list of further keys
+    # Left view and right record as JSON (NULL: no record), `seal_base`, and for `match` a JSON
+    # list of further keys.
+    sealed_left = SealedField(null=True, place="conflict|{rule_id}|{identity_hash}|{seen}|left")
+    sealed_right = SealedField(null=True, place="conflict|{rule_id}|{identity_hash}|{seen}|right")
+    sealed_base = SealedField(null=True, place="conflict|{rule_id}|{identity_hash}|base")
+    sealed_candidates = SealedField(
+        null=True, place="conflict|{rule_id}|{identity_hash}|candidates"
+    )
     left_changed_at = models.DateTimeField(null=True)  # by the sides' own modification times
     right_changed_at = models.DateTimeField(null=True)
-    sealed_decision = models.BinaryField(null=True)  # see `services.decide`
+    # See `services.decide`.
+    sealed_decision = SealedField(null=True, place="conflict|{rule_id}|{identity_hash}|decision")
     decided_seen = models.CharField(max_length=32, blank=True)  # `seen` when it was decided
     decided_by_id = models.BigIntegerField(null=True)
     decided_at = models.DateTimeField(null=True)
@@ -418,9 +502,28 @@ class Conflict(BaseModel):
     def __str__(self) -> str:
         return f"{self.get_kind_display()}: {self.left_key or self.right_key}"
 
+    @property
+    def can_be_decided(self) -> bool:
+        """Whether there is a choice: a new record whose value is taken cannot get any other one."""
+        is_pair = bool(self.left_key and self.right_key)
+        return self.kind != self.Kind.UNIQUE or is_pair
+
     def identity(self, part: str) -> str:
-        """What a sealed part (left, right, base, candidates, decision) is bound to."""
+        """What a sealed part (base, candidates, decision) is bound to."""
         return f"conflict|{self.rule_id}|{bytes(self.identity_hash).hex()}|{part}"
+
+    mask: Mask = CLEAR
+
+    def side_identity(self, side: str, seen: str) -> str:
+        """What the sealed record of a side is bound to: the conflict and the values met then."""
+        return self.identity(f"{seen}|{side}")
+
+    def opened_side(self, side: str, seen: str, sealed: bytes | None) -> Image | None:
+        """A side's record as canonical texts by right field; None: no record."""
+        if sealed is None:
+            return None
+        image: Image = unseal_json(sealed, self.side_identity(side, seen))
+        return self.mask.image(image, Side.RIGHT)
 
     def _opened(self, part: str) -> Any:
         sealed = getattr(self, f"sealed_{part}")
@@ -435,14 +538,12 @@ class Conflict(BaseModel):
     @property
     def left(self) -> Image | None:
         """The left view as canonical texts by right field; None: no record."""
-        image: Image | None = self._opened("left")
-        return image
+        return self.opened_side("left", self.seen, self.sealed_left)
 
     @property
     def right(self) -> Image | None:
         """The right record, likewise."""
-        image: Image | None = self._opened("right")
-        return image
+        return self.opened_side("right", self.seen, self.sealed_right)
 
     @property
     def base(self) -> tuple[Image | None, Image | None] | None:
@@ -450,7 +551,9 @@ class Conflict(BaseModel):
         if self.sealed_base is None:
             return None
         left, right = open_base(self.sealed_base, self.identity("base"))
-        return (orjson.loads(left) if left else None, orjson.loads(right) if right else None)
+        images = (orjson.loads(text) if text else None for text in (left, right))
+        base_left, base_right = (self.mask.image(image, Side.RIGHT) for image in images)
+        return base_left, base_right
 
     @property
     def candidates(self) -> list[str]:
@@ -462,6 +565,40 @@ class Conflict(BaseModel):
         """What a person decided, as `services.Decision.as_json` has it."""
         decided: dict[str, Any] | None = self._opened("decision")
         return decided
+
+
+class EarlierValues(models.Model):
+    """What both sides of a conflict held before a run met it with other values.
+
+    A side may replace its own value while the conflict waits: a run had read it, so it is kept.
+    """
+
+    conflict = models.ForeignKey(Conflict, on_delete=models.CASCADE, related_name="earlier")
+    run_id = models.UUIDField()  # the last run that met these values
+    met_at = models.DateTimeField()  # when that was
+    seen = models.CharField(max_length=32)  # the conflict's `seen` then
+    sealed_left = SealedField(  # as the conflict's own
+        null=True, place="conflict|{conflict__rule_id}|{conflict__identity_hash}|{seen}|left"
+    )
+    sealed_right = SealedField(
+        null=True, place="conflict|{conflict__rule_id}|{conflict__identity_hash}|{seen}|right"
+    )
+
+    class Meta:
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.conflict}, {self.met_at:%Y-%m-%d %H:%M:%S}"
+
+    @property
+    def left(self) -> Image | None:
+        """The left view as canonical texts by right field; None: no record."""
+        return self.conflict.opened_side("left", self.seen, self.sealed_left)
+
+    @property
+    def right(self) -> Image | None:
+        """The right record, likewise."""
+        return self.conflict.opened_side("right", self.seen, self.sealed_right)
 
 
 class Rejection(BaseModel):
@@ -488,14 +625,17 @@ class Rejection(BaseModel):
     state = models.CharField(max_length=9, choices=State.choices, default=State.OPEN)
     position = models.CharField(max_length=255, blank=True)  # "orders.csv line 17"
     left_key = models.TextField(blank=True)
+    right_key = models.TextField(blank=True)  # all there may be of a record that comes from there
     identity_hash = models.BinaryField(max_length=16)  # of rule, key or raw text, code, field
     code = models.CharField(max_length=60)
-    sealed_message = models.BinaryField(null=True)  # it may quote a value
+    sealed_message = SealedField(null=True, place="rejection|{id}|message")  # may quote a value
     field = models.CharField(max_length=255, blank=True)
     check_name = models.CharField(max_length=100, blank=True)
-    sealed_record = models.BinaryField(null=True)  # left record as canonical texts, by field
-    sealed_raw = models.BinaryField(null=True)  # text of what could not be read
-    sealed_edit = models.BinaryField(null=True)  # the record as a person corrected it
+    # The left record as canonical texts by field, the text of what could not be read, and the
+    # record as a person corrected it.
+    sealed_record = SealedField(null=True, place="rejection|{id}|record")
+    sealed_raw = SealedField(null=True, place="rejection|{id}|raw")
+    sealed_edit = SealedField(null=True, place="rejection|{id}|edit")
     passed_run_id = models.UUIDField(null=True)  # where the record passed, not finished yet
     resolved_at = models.DateTimeField(null=True, blank=True)
     resolved_run_id = models.UUIDField(null=True)
@@ -515,32 +655,46 @@ class Rejection(BaseModel):
     def __str__(self) -> str:
         return f"{self.code}: {self.left_key or self.position}"
 
+    mask: Mask = CLEAR
+
     def _identity(self, part: str) -> str:
         return f"rejection|{self.pk}|{part}"
 
     @property
     def message(self) -> str:
         """What is wrong, for people."""
-        if not self.sealed_message:
-            return ""
-        return unseal(self.sealed_message, self._identity("message")).decode()
+        try:
+            text = self._opened("message").decode()
+        except ErasedValueError:
+            return ERASED
+        if not text or self.mask.is_clear:
+            return text
+        images = (self._opened_json("record"), self._opened_json("edit"))
+        return self.mask.text(text, self.field, *((image, Side.LEFT) for image in images))
 
-    def record(self) -> dict[str, str | None] | None:
-        """The record as it was read, by left field."""
-        if not self.sealed_record:
-            return None
-        opened: dict[str, str | None] = unseal_json(self.sealed_record, self._identity("record"))
-        return opened
+    def record(self) -> Image | None:
+        """The record as it was read, by left field; None: there is none, or it was erased."""
+        return self.mask.image(self._opened_json("record"), Side.LEFT)
 
     def raw(self) -> str:
-        return unseal_json(self.sealed_raw, self._identity("raw")) if self.sealed_raw else ""
+        """What could not be read; nobody knows which fields are in it."""
+        opened: str = self._opened_json("raw") or ""
+        return opened if self.mask.is_clear or not opened else MASKED
 
-    def edit(self) -> dict[str, str | None] | None:
-        """The record as a person corrected it."""
-        if not self.sealed_edit:
+    def edit(self) -> Image | None:
+        """The record as a person corrected it; None: nobody has, or it was erased."""
+        return self.mask.image(self._opened_json("edit"), Side.LEFT)
+
+    def _opened(self, part: str) -> bytes:
+        sealed = getattr(self, f"sealed_{part}")
+        return unseal(sealed, self._identity(part)) if sealed else b""
+
+    def _opened_json(self, part: str) -> Any:
+        try:
+            opened = self._opened(part)
+        except ErasedValueError:
             return None
-        opened: dict[str, str | None] = unseal_json(self.sealed_edit, self._identity("edit"))
-        return opened
+        return orjson.loads(opened) if opened else None
 
     def seal_parts(
         self,
@@ -549,13 +703,17 @@ class Rejection(BaseModel):
         record: dict[str, str | None] | None = None,
         raw: str = "",
         edit: dict[str, str | None] | None = None,
+        sealer: Sealer | None = None,
     ) -> None:
-        """Set the sealed parts that are given; does not save."""
+        """Set the sealed parts that are given; does not save.
+
+        sealer: the key of the person whom the record is about.
+        """
         if message:
-            self.sealed_message = seal(message.encode(), self._identity("message"))
+            self.sealed_message = seal(message.encode(), self._identity("message"), sealer)
         if record is not None:
-            self.sealed_record = seal_json(record, self._identity("record"))
+            self.sealed_record = seal_json(record, self._identity("record"), sealer)
         if raw:
-            self.sealed_raw = seal_json(raw, self._identity("raw"))
+            self.sealed_raw = seal_json(raw, self._identity("raw"), sealer)
         if edit is not None:
-            self.sealed_edit = seal_json(edit, self._identity("edit"))
+            self.sealed_edit = seal_json(edit, self._identity("edit"), sealer)

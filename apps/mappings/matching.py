@@ -9,7 +9,7 @@ be meant, so that a run makes conflicts of them and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -26,6 +26,7 @@ from apps.engine.sandbox import Limits, Sandbox
 from apps.engine.spec import MappingSpec, MatchFieldSpec, Normalisation, RuleSpec
 from apps.engine.transform import compile_transform
 from apps.engine.types_sql import canonical_sql, key_sql
+from apps.mappings.masking import MASKED, Mask
 
 MOST_RECORDS = 200_000
 MOST_SCANNED = 2_000
@@ -70,6 +71,13 @@ class MatchReport:
     @property
     def is_clear(self) -> bool:
         return self.ambiguous == 0
+
+    def masked(self, mask: Mask) -> MatchReport:
+        """The same as a face shows it: examples are values of the match fields."""
+        if not any(mask.hides(name, "right") for name in self.fields):
+            return self
+        shown = tuple(replace(example, value=MASKED) for example in self.examples)
+        return replace(self, examples=shown)
 
 
 def report_matches(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 import pyarrow as pa
@@ -15,6 +15,7 @@ from apps.engine.reconcile import backward_mapping
 from apps.engine.sandbox import Limits, Sandbox
 from apps.engine.spec import MappingSpec, RuleSpec
 from apps.engine.transform import Transformed, compile_transform
+from apps.mappings.masking import Mask
 
 PREVIEW_LIMITS = Limits(batch_seconds=5.0)
 Image = dict[str, str | None]
@@ -28,6 +29,15 @@ class PreviewRow:
     after: dict[str, str | None] = field(default_factory=dict)
     problem: str = ""
     left_out: bool = False
+
+    def masked(self, mask: Mask) -> PreviewRow:
+        """The same as a face shows it."""
+        return replace(
+            self,
+            before=mask.image(self.before, "left") or {},
+            after=mask.image(self.after, "right") or {},
+            problem=mask.text(self.problem, "", (self.before, "left"), (self.after, "right")),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,16 @@ class BackRow:
     now: Image | None
     after: Image
     problem: str = ""
+
+    def masked(self, mask: Mask) -> BackRow:
+        """The same as a face shows it."""
+        known = ((self.right, "right"), (self.now, "left"), (self.after, "left"))
+        return BackRow(
+            mask.image(self.right, "right") or {},
+            mask.image(self.now, "left"),
+            mask.image(self.after, "left") or {},
+            mask.text(self.problem, "", *known),
+        )
 
 
 LeftKey = tuple[str | None, ...]

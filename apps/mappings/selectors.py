@@ -9,12 +9,15 @@ from typing import Any
 import pyarrow as pa
 from django.db.models import QuerySet
 
-from apps.core.selectors import scoped
+from apps.core.selectors import scoped, without_grants
 from apps.engine.spec import DatasetSpec, FieldMappingSpec, MappingSpec, MatchFieldSpec
 from apps.mappings.models import LookupEntry, LookupTable, Mapping, MappingVersion
 
 LINK_PREFIX = "link:"
 _LINK_CALL = re.compile(r"\blink\s*\(\s*'((?:[^']|'')+)'", re.IGNORECASE)
+
+
+without_grants(LookupTable, LookupEntry)
 
 
 def mappings(actor: Any, action: str = "view") -> QuerySet[Mapping]:
@@ -32,8 +35,8 @@ def lookup_tables(actor: Any, action: str = "view") -> QuerySet[LookupTable]:
 def mapping_spec(mapping: Mapping) -> MappingSpec:
     """What the mapping says now, with both datasets as discovery last saw them."""
     return MappingSpec(
-        left=DatasetSpec.of(mapping.left.schema()),
-        right=DatasetSpec.of(mapping.right.schema()),
+        left=DatasetSpec.of(mapping.left.schema(), mapping.left_id),
+        right=DatasetSpec.of(mapping.right.schema(), mapping.right_id),
         key=tuple(mapping.key),
         match=tuple(MatchFieldSpec.model_validate(item) for item in mapping.match),
         fields=tuple(

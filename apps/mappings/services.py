@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping as TableMapping
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,15 @@ import pyarrow as pa
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
+from apps.audit.actions import Act
+from apps.audit.services import record, saving
 from apps.connectors.base import ReadBatch, ReadRequest
 from apps.connectors.errors import ConfigurationError
-from apps.core.selectors import permits, require
+from apps.core.selectors import permits, require, require_reach
 from apps.engine.spec import FieldMappingSpec, MappingSpec, MatchFieldSpec, RuleSpec
 from apps.engine.suggest import Suggestion, propose_right, suggest_pairs
 from apps.engine.transform import compile_transform
+from apps.mappings.masking import Mask, mask_of, personal_fields
 from apps.mappings.matching import MatchReport, find_partners, report_matches
 from apps.mappings.models import FieldMapping, LookupEntry, LookupTable, Mapping, MappingVersion
 from apps.mappings.preview import BackRow, Preview, preview_back_rows, preview_rows
@@ -83,6 +87,13 @@ def save_mapping(
     Raises ConfigurationError naming the field, or PermissionDenied.
     """
     require(actor, mappings, "save", mapping)
+    if mapping.left_id == mapping.right_id:
+        raise ConfigurationError(
+            f"both sides are {mapping.left}",
+            where=f"mapping '{mapping.name}'",
+            remedy="Choose another dataset on one of the two sides.",
+        )
+    _require_sides(mapping, actor)
     known = {row.right: row for row in mapping.fields.all()} if mapping.created_at else {}
     require_author(
         actor,
@@ -91,7 +102,28 @@ def save_mapping(
     )
     mapping.key = list(key)
     mapping.match = [item.model_dump(mode="json") for item in match]
-    mapping.save()
+    before = mapping.current_version if mapping.created_at else None
+    with saving(mapping, Act.MAPPING_CREATED, Act.MAPPING_CHANGED, actor=actor) as details:
+        mapping.save()
+        _store_fields(mapping, known, fields)
+        version = publish(mapping, actor=actor)
+        if version != before:
+            details["version"] = version.number
+    return version
+
+
+def _require_sides(mapping: Mapping, actor: User | None) -> None:
+    """Where the datasets are others than before: one is read, the other one is written to."""
+    stored = Mapping.objects.filter(pk=mapping.pk).values_list("left_id", "right_id").first()
+    if stored != (mapping.left_id, mapping.right_id):
+        require_reach(actor, "view", mapping.left)
+        require_reach(actor, "change", mapping.right)
+
+
+def _store_fields(
+    mapping: Mapping, known: dict[str, FieldMapping], fields: Sequence[FieldMappingSpec]
+) -> None:
+    """Exactly these; `known`: those that are there, by right field."""
     for position, spec in enumerate(fields):
         row = known.pop(spec.right, None) or FieldMapping(mapping=mapping, right=spec.right)
         changed = {**spec.model_dump(exclude={"right"}), "position": position}
@@ -101,7 +133,6 @@ def save_mapping(
             row.save()
     for row in known.values():
         row.delete()
-    return publish(mapping, actor=actor)
 
 
 def publish(mapping: Mapping, *, actor: User | None) -> MappingVersion:
@@ -114,6 +145,7 @@ def publish(mapping: Mapping, *, actor: User | None) -> MappingVersion:
     )
     spec = mapping_spec(mapping)
     validate_mapping(spec)
+    _require_writable_fields(mapping)
     data = spec.model_dump(mode="json")
     digest = content_digest(data)
     latest = mapping.current_version
@@ -126,6 +158,18 @@ def publish(mapping: Mapping, *, actor: User | None) -> MappingVersion:
         digest=digest,
         created_by=actor,
     )
+
+
+def _require_writable_fields(mapping: Mapping) -> None:
+    """Raises ConfigurationError where a right field is computed by its platform."""
+    computed = {field.name for field in mapping.right.fields.all() if field.generated}
+    for row in mapping.fields.all():
+        if row.right in computed:
+            raise ConfigurationError(
+                f"'{row.right}' is computed by {mapping.right} itself and takes no value",
+                where=f"field '{row.right}'",
+                remedy="Leave this field out of the mapping.",
+            )
 
 
 def content_digest(data: Any) -> str:
@@ -157,12 +201,15 @@ def preview(
     left: Dataset,
     *,
     actor: User | None,
+    right: Dataset | None = None,
     limit: int = 5,
     links: TableMapping[str, pa.Table] | None = None,
 ) -> Preview:
     """Run unsaved expressions over real sample records, in a disposable child process.
 
-    links: key tables of the rules whose links the expressions look up, by rule name.
+    Personal values are masked: a right field is personal by its own class, where `right` is given,
+    and by those of the left fields that flow into it. links: key tables of the rules whose links
+    the expressions look up, by rule name.
     Raises ConfigurationError or ExpressionRefused for what cannot be compiled.
     """
     require_editor(actor)
@@ -172,7 +219,14 @@ def preview(
     schema = left.schema()
     request = ReadRequest(dataset=schema, fields=schema.field_names, limit=limit, batch_rows=limit)
     batches = list(connector_for(left.source).read(request))
-    return preview_rows(mapping, rule, schema, batches, _tables_for(links))
+    found = preview_rows(mapping, rule, schema, batches, _tables_for(links))
+    mask = _mask(mapping, left, right or left)
+    return replace(found, rows=tuple(row.masked(mask) for row in found.rows))
+
+
+def _mask(mapping: MappingSpec, left: Dataset, right: Dataset) -> Mask:
+    """The mask of a mapping that is not stored."""
+    return mask_of(left, right, mapping.fields, personal_fields({left.pk, right.pk}))
 
 
 def preview_back(
@@ -198,9 +252,11 @@ def preview_back(
     tables = _tables_for(links)
     side = (connector_for(left.source), left.schema())
     match_left = partial(find_partners, mapping, side, batches, tables)
-    return preview_back_rows(
+    rows = preview_back_rows(
         mapping, schema, batches, partial(_read_by_key, left), match_left, tables
     )
+    mask = _mask(mapping, left, right)
+    return [row.masked(mask) for row in rows]
 
 
 def _read_by_key(dataset: Dataset, keys: pa.Table) -> list[ReadBatch]:
@@ -228,12 +284,13 @@ def check_matches(
         require(actor, datasets, "view", dataset)
     require_author(actor, [], mapping_expressions(mapping))
     require_match(mapping)
-    return report_matches(
+    report = report_matches(
         mapping,
         (connector_for(left.source), left.schema()),
         (connector_for(right.source), right.schema()),
         _tables_for(links),
     )
+    return report.masked(_mask(mapping, left, right))
 
 
 def _tables_for(links: TableMapping[str, pa.Table] | None) -> dict[str, pa.Table]:
@@ -247,16 +304,20 @@ def save_lookup(
 ) -> LookupTable:
     """Store a lookup table with exactly these entries."""
     require(actor, lookup_tables, "save", LookupTable.objects.filter(name=name).first())
-    table, _ = LookupTable.objects.get_or_create(name=name)
+    table, is_new = LookupTable.objects.get_or_create(name=name)
     if table.description != description:
         table.description = description
         table.save()
     known = {entry.key: entry for entry in table.entries.all()}
+    written = 0
     for key, value in entries.items():
         entry = known.pop(key, None) or LookupEntry(table=table, key=key)
         if entry.value != value:
             entry.value = value
             entry.save()
+            written += 1
     for entry in known.values():
         entry.delete()
+    counts = {"entries written": written, "entries removed": len(known)}
+    record(Act.LOOKUP_CREATED if is_new else Act.LOOKUP_CHANGED, table, actor=actor, details=counts)
     return table

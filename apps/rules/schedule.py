@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo
 
@@ -11,6 +11,20 @@ from cronsim import CronSim, CronSimError
 
 from apps.connectors.errors import ConfigurationError
 from apps.rules.models import Rule
+
+MOST_MINUTES = 366 * 24 * 60
+"""Of a rule that runs every so many minutes."""
+
+
+def cron_problem(cron: str) -> str:
+    """What is wrong with a cron expression; empty where nothing is."""
+    if len(cron.split()) != 5:  # a sixth field would be seconds
+        return f"'{cron}' is no cron expression: it has not five fields"
+    try:
+        CronSim(cron, datetime.now(UTC))
+    except CronSimError as error:
+        return f"'{cron}' is no cron expression: {error}"
+    return ""
 
 
 def validate_schedule(rule: Rule) -> None:
@@ -24,17 +38,24 @@ def validate_schedule(rule: Rule) -> None:
     kind = rule.schedule_kind
     if kind == Rule.ScheduleKind.EVERY and not rule.every_minutes:
         raise ConfigurationError("say how many minutes", where="schedule")
+    if kind == Rule.ScheduleKind.EVERY and (rule.every_minutes or 0) > MOST_MINUTES:
+        raise ConfigurationError(
+            "more than a year lies between two runs", where="schedule", remedy="Use cron."
+        )
     if kind == Rule.ScheduleKind.DAILY and rule.daily_at is None:
         raise ConfigurationError("say at what time", where="schedule")
+    if kind == Rule.ScheduleKind.DAILY and rule.daily_at.replace(second=0, microsecond=0) != (
+        rule.daily_at
+    ):
+        raise ConfigurationError("a schedule counts in minutes", where="schedule")
     if kind == Rule.ScheduleKind.CRON:
-        try:
-            CronSim(rule.cron, datetime.now(ZoneInfo(rule.time_zone)))
-        except CronSimError as error:
+        problem = cron_problem(rule.cron)
+        if problem:
             raise ConfigurationError(
-                f"'{rule.cron}' is no cron expression: {error}",
+                problem,
                 where="schedule",
                 remedy="Five fields: minute hour day month weekday, such as 0 6 * * 1.",
-            ) from None
+            )
 
 
 def due_times(rule: Rule, after: datetime) -> Iterator[datetime]:

@@ -8,16 +8,20 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from pydantic import ValidationError
 
+from apps.accounts.models import Level, level_of
+from apps.accounts.selectors import granted
 from apps.connectors.errors import ConfigurationError
-from apps.core.selectors import scoped
+from apps.core.selectors import narrows, reached, reaches_all, scoped
 from apps.engine.spec import CheckKind, CheckSpec, FieldPolicySpec, Guards, RuleSpec, TwoWaySpec
+from apps.mappings.models import FieldMapping, Mapping, MappingVersion
 from apps.mappings.selectors import mapping_spec
 from apps.rules.forest import Edge
 from apps.rules.models import Check, FieldPolicy, Rule, RuleVersion, SyncDraft
 from apps.rules.validation import two_way_notes
+from apps.sources.models import Dataset
 
 
 def rules(actor: Any, action: str = "view") -> QuerySet[Rule]:
@@ -26,6 +30,53 @@ def rules(actor: Any, action: str = "view") -> QuerySet[Rule]:
         actor,
         action,
     )
+
+
+@narrows(Rule)
+def _granted_rules(rows: QuerySet[Rule], actor: Any, action: str) -> QuerySet[Rule]:
+    return rows.filter(granted(Rule, actor, action))
+
+
+@narrows(RuleVersion, Check, FieldPolicy)
+def _granted_parts(rows: QuerySet[Any], actor: Any, action: str) -> QuerySet[Any]:
+    """With their rule."""
+    return rows.filter(rule__in=reached(Rule.objects.all(), actor, action).values("pk"))
+
+
+@narrows(Mapping)
+def _granted_mappings(rows: QuerySet[Mapping], actor: Any, action: str) -> QuerySet[Mapping]:
+    """With a rule that uses it, or with both of its datasets, the right one as it is written to.
+
+    To change it needs all of its rules: it says for each of them what is written.
+    """
+    own_rules = reached(Rule.objects.all(), actor, action)
+    known = Dataset.objects.all()
+    lefts = reached(known, actor, "view").values("pk")
+    rights = reached(known, actor, action).values("pk")
+    rows = rows.filter(Q(pk__in=own_rules.values("mapping")) | Q(left__in=lefts, right__in=rights))
+    if level_of(action) < Level.CHANGE:
+        return rows
+    others = Rule.objects.exclude(pk__in=own_rules.values("pk"))
+    return rows.exclude(pk__in=others.values("mapping"))
+
+
+@narrows(MappingVersion, FieldMapping)
+def _granted_mapping_parts(rows: QuerySet[Any], actor: Any, action: str) -> QuerySet[Any]:
+    """With their mapping."""
+    return rows.filter(mapping__in=reached(Mapping.objects.all(), actor, action).values("pk"))
+
+
+def reached_rule_ids(actor: Any, action: str = "view") -> list[UUID]:
+    """Ids of the rules that `actor` reaches; for rows that name rules by id.
+
+    A list, not a subquery: planners estimate it, so that ledgers stay index reads.
+    """
+    return list(reached(Rule.objects.order_by(), actor, action).values_list("pk", flat=True))
+
+
+def reaches_rule(actor: Any, rule_id: UUID, action: str = "view") -> bool:
+    """Whether `actor` reaches what names this rule by id."""
+    return reaches_all(actor) or rule_id in reached_rule_ids(actor, action)
 
 
 def rule_versions(actor: Any, action: str = "view") -> QuerySet[RuleVersion]:

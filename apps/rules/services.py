@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 from pydantic import ValidationError
 
+from apps.accounts.services import grant_to_author
+from apps.audit.actions import Act
+from apps.audit.services import record, saving
 from apps.connectors.errors import ConfigurationError
 from apps.core.clock import now
-from apps.core.selectors import require
+from apps.core.selectors import require, require_reach
 from apps.engine.reconcile import compile_two_way
 from apps.engine.spec import CheckSpec, FieldPolicySpec, RuleSpec
 from apps.engine.transform import compile_transform
@@ -37,10 +40,12 @@ from apps.rules.selectors import (
     rule_spec,
     rules,
 )
-from apps.rules.validation import require_forest, require_policies, require_sides
+from apps.rules.validation import require_cursors, require_forest, require_policies, require_sides
 
 if TYPE_CHECKING:
     from apps.accounts.models import User
+
+SCHEDULE_COLUMNS = ("schedule_kind", "every_minutes", "daily_at", "cron", "time_zone")
 
 
 def spec_of(rule: Rule) -> RuleSpec:
@@ -65,10 +70,40 @@ def save_rule(
     Raises ConfigurationError naming what is wrong, or PermissionDenied.
     """
     require(actor, rules, "save", rule)
-    rule.save()
-    _store_checks(rule, checks)
-    _store_policies(rule, policies)
-    return publish(rule, actor=actor)
+    _require_sides(rule, actor)
+    is_new = rule._state.adding
+    before = rule.current_version if rule.created_at else None
+    if rule.enabled and _schedule_differs(rule):
+        rule.schedule_since = now()  # a time that has passed was not missed
+    with saving(rule, Act.RULE_CREATED, Act.RULE_CHANGED, actor=actor) as details:
+        rule.save()
+        if is_new:
+            grant_to_author(rule, actor=actor)
+        _store_checks(rule, checks)
+        _store_policies(rule, policies)
+        version = publish(rule, actor=actor)
+        if version != before:
+            details["version"] = version.number
+    return version
+
+
+def _schedule_differs(rule: Rule) -> bool:
+    """Whether the rule says other times than what is stored."""
+    stored = Rule.objects.filter(pk=rule.pk).first()
+    return stored is not None and any(
+        getattr(stored, name) != getattr(rule, name) for name in SCHEDULE_COLUMNS
+    )
+
+
+def _require_sides(rule: Rule, actor: User | None) -> None:
+    """Where mapping or direction are others than before: what is written to is to be changed."""
+    stored = Rule.objects.filter(pk=rule.pk).values_list("mapping_id", "direction").first()
+    if stored == (rule.mapping_id, rule.direction):
+        return
+    require_reach(actor, "view", rule.mapping)
+    is_two_way = rule.direction == Rule.Direction.TWO_WAY
+    require_reach(actor, "change" if is_two_way else "view", rule.mapping.left)
+    require_reach(actor, "change", rule.mapping.right)
 
 
 def _store_checks(rule: Rule, checks: Sequence[CheckSpec]) -> None:
@@ -123,6 +158,7 @@ def publish(rule: Rule, *, actor: User | None) -> RuleVersion:
     before = latest.spec() if latest else RuleSpec()
     require_author(actor, _expressions(before), _expressions(spec))
     mapping = mapping_version.spec()
+    require_cursors(mapping, spec)
     require_policies(mapping, spec)
     require_sides(rule, mapping, spec)
     links = linked_rules(*mapping_expressions(mapping), *_expressions(spec)) | _linked_checks(spec)
@@ -170,6 +206,7 @@ def _require_rules(names: set[str], rule: Rule) -> None:
         )
 
 
+@transaction.atomic
 def set_enabled(rule: Rule, enabled: bool, *, actor: User | None) -> None:
     """Let the schedule start runs, or not."""
     require(actor, rules, "change", rule)
@@ -177,14 +214,18 @@ def set_enabled(rule: Rule, enabled: bool, *, actor: User | None) -> None:
     rule.enabled = enabled
     rule.schedule_since = now() if enabled else None
     rule.save(update_fields=["enabled", "schedule_since", "updated_at"])
+    record(Act.RULE_ENABLED if enabled else Act.RULE_DISABLED, rule, actor=actor)
 
 
+@transaction.atomic
 def set_rule_paused(rule: Rule, paused: bool, reason: str = "", *, actor: User | None) -> None:
     """Let runs of the rule start, or not."""
     require(actor, rules, "pause", rule)
     rule.paused = paused
     rule._change_reason = reason or ("paused" if paused else "resumed")
     rule.save(update_fields=["paused", "updated_at"])
+    act = Act.RULE_PAUSED if paused else Act.RULE_RESUMED
+    record(act, rule, actor=actor, reason=reason)
 
 
 def start_draft(*, actor: User) -> SyncDraft:

@@ -8,6 +8,7 @@ from django.db.models import Q
 
 from apps.core.models import BaseModel
 from apps.rules.models import Rule, RuleVersion
+from apps.sources.models import Source
 
 
 class RunStatus(models.TextChoices):
@@ -124,6 +125,7 @@ class Run(BaseModel, Counters):
     status = models.CharField(max_length=10, choices=RunStatus.choices, default=RunStatus.QUEUED)
     lane = models.CharField(max_length=10, choices=Lane.choices, default="", blank=True)
     lane_reason = models.CharField(max_length=255, blank=True)
+    cut_reason = models.CharField(max_length=255, blank=True)  # into how many partitions, and why
     requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -222,6 +224,11 @@ class Partition(BaseModel, Counters):
         FAILED = "failed", "Failed"
         CANCELLED = "cancelled", "Cancelled"
 
+    class Cut(models.TextChoices):
+        NONE = "", "All records"
+        RANGE = "range", "Key range"
+        SHARE = "share", "Share by hash of the key"
+
     WORKABLE = (State.TO_PLAN, State.TO_APPLY)
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="partitions")
@@ -229,9 +236,11 @@ class Partition(BaseModel, Counters):
     kind = models.CharField(max_length=8, choices=Kind.choices)
     round = models.PositiveSmallIntegerField(default=0)  # 1…: what had moved, planned again
     state = models.CharField(max_length=9, choices=State.choices, default=State.TO_PLAN)
-    range_field = models.CharField(max_length=255, blank=True)  # left field
-    lower = models.BigIntegerField(null=True)
-    upper = models.BigIntegerField(null=True)
+    cut = models.CharField(max_length=5, choices=Cut.choices, default=Cut.NONE, blank=True)
+    lower = models.TextField(blank=True)  # right key text; of a key range, empty: open-ended
+    upper = models.TextField(blank=True)
+    share = models.PositiveIntegerField(default=0)  # 0 to shares - 1
+    shares = models.PositiveIntegerField(default=1)
     apply_begun_at = models.DateTimeField(null=True)  # of the first attempt
     applied_sequence = models.PositiveIntegerField(default=0)  # checkpoint within the plan
     estimate = models.BigIntegerField(null=True)
@@ -243,6 +252,7 @@ class Partition(BaseModel, Counters):
     failures = models.PositiveIntegerField(default=0)
     not_before = models.DateTimeField(null=True)
     dispatched_at = models.DateTimeField(null=True)
+    place_wanted_at = models.DateTimeField(null=True)  # since when a limit has kept it waiting
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     error_code = models.CharField(max_length=60, blank=True)
@@ -256,11 +266,32 @@ class Partition(BaseModel, Counters):
                 fields=["lease_until"],
                 condition=Q(state__in=("to_plan", "to_apply")),
                 name="partition_workable",
-            )
+            ),
+            models.Index(
+                fields=["place_wanted_at"],
+                condition=Q(place_wanted_at__isnull=False, state__in=("to_plan", "to_apply")),
+                name="partition_waiting",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"partition {self.number} of {self.run_id}"
+
+
+class SourcePace(models.Model):
+    """Until when a source's rates are used up, by the clock of this database.
+
+    Unix times in seconds; in the past: not used up. All workers move them on (`services.pacing`).
+    """
+
+    source = models.OneToOneField(
+        Source, on_delete=models.CASCADE, primary_key=True, related_name="pace"
+    )
+    rows_until = models.FloatField(default=0.0)
+    bytes_until = models.FloatField(default=0.0)
+
+    def __str__(self) -> str:
+        return f"pace of {self.source_id}"
 
 
 class RestoreRequest(BaseModel):
@@ -329,6 +360,7 @@ class Checkpoint(models.Model):
     right_cursor = models.CharField(max_length=100, blank=True)  # of two-way rules
     swept_at = models.DateTimeField(null=True)
     succeeded_at = models.DateTimeField(null=True)
+    locations = models.JSONField(default=dict)  # side -> where its data was then
     version = models.ForeignKey(RuleVersion, null=True, on_delete=models.SET_NULL)
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -9,10 +9,12 @@ from typing import Any
 from django.db.models import QuerySet, Sum
 
 from apps.core.clock import now
-from apps.core.selectors import scoped
+from apps.core.selectors import narrows, scoped
+from apps.rules.selectors import reached_rule_ids
 from apps.runs.models import (
     COUNTER_NAMES,
     Checkpoint,
+    DueRun,
     Partition,
     RestoreRequest,
     Run,
@@ -21,8 +23,36 @@ from apps.runs.models import (
 )
 
 
+@narrows(Run, RestoreRequest, Checkpoint, DueRun)
+def _granted(rows: QuerySet[Any], actor: Any, action: str) -> QuerySet[Any]:
+    """With their rule."""
+    return rows.filter(rule__in=reached_rule_ids(actor, action))
+
+
+@narrows(Partition, RunLog)
+def _granted_parts(rows: QuerySet[Any], actor: Any, action: str) -> QuerySet[Any]:
+    """With the rule of their run."""
+    return rows.filter(run__rule__in=reached_rule_ids(actor, action))
+
+
 def runs(actor: Any, action: str = "view") -> QuerySet[Run]:
     return scoped(Run.objects.select_related("rule", "version", "requested_by"), actor, action)
+
+
+def first_eyes(run: Run) -> frozenset[Any]:
+    """Ids of those who may not approve the plan of a run, because its rule asks for four eyes.
+
+    Whoever asked for the run. Where nobody did (a schedule, a dependency), whoever made the version
+    of the rule or of its mapping that it follows: nobody's change is applied unseen by a second
+    person. What the system itself has made, by the command line, has no such first person.
+    """
+    version = run.version
+    if not version.spec().four_eyes:
+        return frozenset()
+    if run.requested_by_id is not None:
+        return frozenset({run.requested_by_id})
+    authors = {version.created_by_id, version.mapping_version.created_by_id}
+    return frozenset(authors - {None})
 
 
 def partitions(actor: Any, action: str = "view") -> QuerySet[Partition]:
@@ -87,7 +117,8 @@ def _remaining_seconds(
         return None
     if applying:
         return int(max(0, planned - done) / rate)
-    return int(max(0, estimate - read) / rate * 2) if estimate else None
+    # Once all is read, what is left is comparing: nothing tells how long that takes.
+    return int((estimate - read) / rate * 2) if estimate and read < estimate else None
 
 
 def _overall_rate(run: Run, counters: dict[str, int]) -> float | None:

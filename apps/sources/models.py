@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 from simple_history.models import HistoricalRecords
 
 from apps.connectors.base import DatasetSchema, FieldSchema, Reference
 from apps.connectors.types import NeutralType
-from apps.core.models import BaseModel, Criticality
+from apps.core.fields import SealedField
+from apps.core.models import BaseModel, Criticality, Tag
 from apps.core.protected import unseal_json
 
 
@@ -24,7 +26,7 @@ class Source(BaseModel):
     name = models.CharField(max_length=100, unique=True)
     connector = models.CharField(max_length=60)
     settings = models.JSONField(default=dict, blank=True)
-    sealed_secrets = models.BinaryField(null=True, editable=False)
+    sealed_secrets = SealedField(null=True, place="source|{id}|secrets")
     secrets_set_at = models.JSONField(default=dict, editable=False)  # name -> ISO instant
     description = models.TextField(blank=True)
     owner = models.CharField(max_length=100, blank=True, help_text="Person or team to ask.")
@@ -32,6 +34,27 @@ class Source(BaseModel):
         max_length=10, choices=Criticality.choices, default=Criticality.NORMAL
     )
     paused = models.BooleanField(default=False, help_text="No run reads or writes this source.")
+    most_partitions = models.PositiveIntegerField(
+        "most partitions at a time",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Of all runs together; each holds a connection or two. Empty: no limit.",
+    )
+    most_rows_per_second = models.PositiveIntegerField(
+        "most rows per second",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Read and written, all workers together. Empty: no limit.",
+    )
+    most_bytes_per_second = models.PositiveBigIntegerField(
+        "most bytes per second",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Read and written, all workers together. Empty: no limit.",
+    )
     health = models.CharField(
         max_length=10, choices=Health.choices, default=Health.UNKNOWN, editable=False
     )
@@ -39,6 +62,7 @@ class Source(BaseModel):
     check_steps = models.JSONField(default=list, editable=False)
     discovered_at = models.DateTimeField(null=True, editable=False)
     is_demo = models.BooleanField(default=False, editable=False)
+    tags = models.ManyToManyField(Tag, blank=True, editable=False, related_name="sources")
     history = HistoricalRecords(
         excluded_fields=["sealed_secrets", "check_steps", "checked_at", "health", "discovered_at"]
     )
@@ -115,6 +139,7 @@ class Dataset(BaseModel):
     )
     discovered_at = models.DateTimeField(null=True, editable=False)
     missing_since = models.DateTimeField(null=True, editable=False)
+    tags = models.ManyToManyField(Tag, blank=True, editable=False, related_name="datasets")
     history = HistoricalRecords(
         excluded_fields=["row_count", "size_bytes", "discovered_at"], m2m_fields=[depends_on]
     )
@@ -181,6 +206,7 @@ class Field(BaseModel):
 
     class Meta:
         ordering = ["dataset", "position"]
+        permissions = [("reveal_field", "Can reveal values of fields with a personal-data class")]
         constraints = [
             models.UniqueConstraint(fields=["dataset", "name"], name="one_field_per_name")
         ]

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 from pydantic import SecretStr
 
+from apps.accounts.services import grant_to_author
+from apps.audit.actions import Act
+from apps.audit.services import record, saving
 from apps.connectors.base import CheckStep, DatasetSchema, StepStatus
 from apps.connectors.errors import ConfigurationError
 from apps.connectors.registry import build, connector_class, parse_settings, secret_names
 from apps.core.clock import now
-from apps.core.protected import seal_json
-from apps.core.selectors import require
+from apps.core.protected import ProtectedValueError, seal_json
+from apps.core.selectors import require, require_reach
 from apps.sources.models import Dataset, Drift, Field, Source
 from apps.sources.selectors import connector_for, datasets, sources
 from apps.sources.selectors import drifts as scoped_drifts
@@ -43,7 +46,8 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-ADDRESS = ("host", "port", "url", "endpoint")
+ADDRESS = ("host", "port", "url", "endpoint", "tls", "ca_certificate")
+"""Where secrets are sent, and how it is made sure who is there."""
 
 
 def kept_secrets(source: Source | None, connector: str, plain: Mapping[str, Any]) -> dict[str, str]:
@@ -57,7 +61,7 @@ def kept_secrets(source: Source | None, connector: str, plain: Mapping[str, Any]
     for name in ADDRESS:
         default = fields[name].default if name in fields else None
         before, after = (values.get(name, default) for values in (source.settings, plain))
-        if str(before) != str(after):
+        if str(before or "") != str(after or ""):
             return {}
     names = secret_names(connector)
     return {name: value for name, value in source.secrets().items() if name in names}
@@ -79,9 +83,33 @@ def save_source(source: Source, values: Mapping[str, Any], *, actor: User | None
     moment = now().isoformat()
     dates = {k: v for k, v in source.secrets_set_at.items() if k in stored}
     source.secrets_set_at = {**dates, **dict.fromkeys(given, moment)}
+    before = _secrets_before(source)
     source.sealed_secrets = seal_json(stored, source.secrets_identity) if stored else None
-    source.save()
+    is_new = source._state.adding
+    with saving(source, Act.SOURCE_CREATED, Act.SOURCE_CHANGED, actor=actor):
+        source.save()
+        if is_new:
+            grant_to_author(source, actor=actor)
+        _record_secrets(source, before, stored, actor)
     return source
+
+
+def _secrets_before(source: Source) -> dict[str, str]:
+    """The stored secrets; none where they cannot be read any more."""
+    try:
+        return source.secrets()
+    except ProtectedValueError:
+        return {}
+
+
+def _record_secrets(
+    source: Source, before: Mapping[str, str], after: Mapping[str, str], actor: User | None
+) -> None:
+    """Which secrets were set or removed; their names only."""
+    names = before.keys() | after.keys()
+    replaced = sorted(name for name in names if before.get(name) != after.get(name))
+    if replaced:
+        record(Act.SECRETS_REPLACED, source, actor=actor, details={"secrets": replaced})
 
 
 def check_settings(
@@ -144,6 +172,7 @@ def check_source(source: Source, *, actor: User | None) -> list[CheckStep]:
     return steps
 
 
+@transaction.atomic
 def set_source_paused(
     source: Source, paused: bool, reason: str = "", *, actor: User | None
 ) -> None:
@@ -152,6 +181,8 @@ def set_source_paused(
     source.paused = paused
     source._change_reason = reason or ("paused" if paused else "resumed")
     source.save(update_fields=["paused", "updated_at"])
+    act = Act.SOURCE_PAUSED if paused else Act.SOURCE_RESUMED
+    record(act, source, actor=actor, reason=reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +218,18 @@ def store_discovery(
             drifts = []
         Drift.objects.bulk_create(drifts)
         source.discovered_at = now()
-        source.save_without_historical_record(update_fields=["discovered_at", "updated_at"])
+        if source.health == Source.Health.UNKNOWN:
+            source.health = Source.Health.OK
+        source.save_without_historical_record(
+            update_fields=["discovered_at", "health", "updated_at"]
+        )
     return Discovery(list(source.datasets.all()), drifts)
+
+
+def note_row_count(dataset: Dataset, rows: int | None) -> None:
+    """Remember how many records a run has seen in a dataset; None: it has not seen them all."""
+    if rows is not None:
+        Dataset.objects.filter(pk=dataset.pk).exclude(row_count=rows).update(row_count=rows)
 
 
 def refresh_dataset(dataset: Dataset, *, actor: User | None) -> list[Drift]:
@@ -310,17 +351,20 @@ def _store_dependencies(source: Source, found: Mapping[str, DatasetSchema]) -> N
             by_name[schema.name].depends_on.add(*targets)
 
 
+@transaction.atomic
 def acknowledge_drift(drift: Drift, *, actor: User | None) -> None:
     """Somebody has seen this difference."""
     require(actor, scoped_drifts, "change", drift)
     drift.acknowledged_at = now()
     drift.acknowledged_by = actor
     drift.save(update_fields=["acknowledged_at", "acknowledged_by", "updated_at"])
+    record(Act.DRIFT_SEEN, drift, actor=actor)
 
 
 def create_dataset(source: Source, schema: DatasetSchema, *, actor: User | None) -> Dataset:
     """Create a dataset at the source and remember it. Raises ConfigurationError."""
     require(actor, sources, "view", source)
+    require_reach(actor, "change", source)
     require(actor, datasets, "add")
     connector = connector_for(source)
     if not connector_class(source.connector).capabilities.create_dataset:
@@ -335,7 +379,11 @@ def create_dataset(source: Source, schema: DatasetSchema, *, actor: User | None)
 def store_dataset(source: Source, schema: DatasetSchema, *, actor: User | None) -> Dataset:
     """Remember one dataset of a source as it was described; the others stay as they are."""
     require(actor, sources, "view", source)
+    require_reach(actor, "change", source)
     require(actor, datasets, "add")
     known = source.datasets.filter(name=schema.name).first()
     _store_dataset(source, known, schema)
-    return source.datasets.get(name=schema.name)
+    dataset = source.datasets.get(name=schema.name)
+    if known is None:
+        record(Act.DATASET_CREATED, dataset, actor=actor)
+    return dataset

@@ -188,6 +188,32 @@ function revealFor(event) {
   }
 }
 
+// Fields of a rule that only one choice needs: the field, the choice's own field, the choice.
+
+const NEEDED_BY = [
+  ["every_minutes", "schedule_kind", "every"],
+  ["daily_at", "schedule_kind", "daily"],
+  ["cron", "schedule_kind", "cron"],
+  ["cursor_field", "delta", "cursor"],
+  ["cursor_lag_seconds", "delta", "cursor"],
+  ["sweep_minutes", "delta", "cursor"],
+  ["right_cursor_field", "direction", "two_way"],
+];
+
+function showNeeded() {
+  for (const [name, choice, value] of NEEDED_BY) {
+    const chosen = document.querySelector(`select[name=${choice}]`);
+    const part = document.querySelector(`[name=${name}]`)?.closest(".field-line, .ls-field");
+    if (!chosen || !part) continue;
+    const wrong = part.querySelector("[aria-invalid], .errorlist, .ls-error");
+    part.classList.toggle("ls-not-needed", chosen.value !== value && !wrong);
+  }
+}
+
+document.addEventListener("change", (event) => {
+  if (NEEDED_BY.some(([, choice]) => choice === event.target.name)) showNeeded();
+});
+
 document.addEventListener("input", (event) => {
   if (event.target.dataset?.lsFilter) filterOptions(event);
 });
@@ -198,6 +224,7 @@ document.addEventListener("change", (event) => {
 ready(() => {
   addLandmarks();
   improve(document.body);
+  showNeeded();
   followLog(document);
   document.querySelectorAll("[data-ls-poll]").forEach(poll);
   drawCharts();

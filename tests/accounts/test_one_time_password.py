@@ -9,7 +9,13 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.accounts.models import User
-from apps.accounts.services import create_administrator, issue_one_time_password
+from apps.accounts.selectors import own_factors, recovery_codes_left
+from apps.accounts.services import (
+    create_administrator,
+    issue_one_time_password,
+    new_recovery_codes,
+)
+from tests.people import enrolled, log_in, signed_in
 
 pytestmark = pytest.mark.django_db
 OWN = "correct horse battery"
@@ -20,7 +26,8 @@ def administrator(client: Client) -> tuple[User, str]:
     """The administrator, signed in with the one-time password."""
     user, password = create_administrator()
     assert password is not None
-    assert client.login(username="admin", password=password)
+    answer = log_in(client, "admin", password)
+    assert answer.status_code == 302
     return user, password
 
 
@@ -76,14 +83,25 @@ def test_the_page_that_replaces_it_opens_and_so_does_the_way_out(client, adminis
     assert client.post(reverse("admin:logout")).status_code == 200
 
 
-def test_a_password_of_ones_own_opens_the_rest(client, administrator):
+def test_a_password_of_ones_own_opens_the_enrolment(client, administrator):
     user, password = administrator
 
     _change(client, password, OWN)
 
     user.refresh_from_db()
     assert not user.must_change_password
-    assert client.get(reverse("admin:index")).status_code == 200
+    assert client.get(reverse("admin:index")).url == reverse("admin:enrol")
+    assert client.get(reverse("admin:enrol")).status_code == 200
+
+
+def test_it_has_its_time(client, later):
+    _, password = create_administrator()
+
+    later(days=4)
+    page = log_in(client, "admin", password).content.decode()
+
+    assert "one-time password has expired" in page
+    assert not client.session.get("_auth_user_id")
 
 
 @pytest.mark.parametrize(("old", "new"), [("wrong", OWN), (None, "short")])
@@ -113,8 +131,25 @@ def test_who_forgot_gets_a_new_one_time_password(client, administrator, capsys):
 
     new = capsys.readouterr().out.split()[-1]
     assert client.get(reverse("admin:index")).status_code == 302  # the session has ended
-    assert client.login(username="admin", password=new)
+    assert log_in(client, "admin", new).status_code == 302
     assert client.get(reverse("admin:index")).url == reverse("admin:password_change")
+
+
+def test_who_lost_the_second_factor_as_well_enrols_anew(client, capsys):
+    user, _ = create_administrator()
+    enrolled(user)
+    new_recovery_codes(user)
+    elsewhere = signed_in(user)
+
+    call_command("one_time_password", "admin", "--forget-factors")
+
+    new = capsys.readouterr().out.split()[-1]
+    assert elsewhere.get(reverse("admin:index")).status_code == 302
+    assert not own_factors(user)
+    assert recovery_codes_left(user) == 0
+    assert log_in(client, "admin", new).url == reverse("admin:index")
+    _change(client, new, OWN)
+    assert client.get(reverse("admin:index")).url == reverse("admin:enrol")
 
 
 def test_nobody_gets_one_for_a_name_that_does_not_exist():

@@ -9,7 +9,6 @@ import pytest
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
-from apps.accounts.services import create_administrator
 from apps.engine.spec import CheckKind, CheckSpec
 from apps.ledger.models import Change, Rejection
 from apps.rules.models import Rule, SyncDraft
@@ -32,20 +31,6 @@ def pair(tmp_path: Path) -> Pair:
     pair = Pair(tmp_path, checks=[check])
     pair.add_customers(9)
     return pair
-
-
-def test_a_one_time_password_is_replaced_before_anything_else(page: Page):
-    _, one_time = create_administrator()
-    sign_in(page, "admin", str(one_time))
-    expect(page).to_have_url(f"{page.url.split('/admin')[0]}/admin/password_change/")
-    page.goto("/admin/runs/run/")
-    expect(page.locator("[name=old_password]")).to_be_visible()
-    page.locator("[name=old_password]").fill(str(one_time))
-    page.locator("[name=new_password1]").fill("a much better phrase")
-    page.locator("[name=new_password2]").fill("a much better phrase")
-    page.get_by_role("button", name="Change password").click()
-    page.goto("/admin/")
-    expect(page.get_by_role("heading", name="To your first sync")).to_be_visible()
 
 
 def test_the_source_page_tests_what_is_typed(page: Page, tmp_path: Path):
@@ -117,7 +102,9 @@ def test_the_wizard_leads_to_a_dry_run(page: Page, pair: Pair):
     page.get_by_role("button", name="Check uniqueness").click()
     expect(page.locator("#ls-key-report .ls-banner-good")).to_have_count(3, timeout=20_000)
     _go_on(page)
+    expect(page.locator("#ls-unmapped")).to_contain_text("full_name")
     page.get_by_label("Value for full_name").select_option("field:name")
+    expect(page.locator("#ls-unmapped")).not_to_contain_text("full_name", timeout=20_000)
     page.get_by_label("Value for mail").select_option("field:email")
     expect(page.locator("#ls-preview-1")).to_contain_text("Name 1", timeout=20_000)
     expect(page.locator("#ls-preview-2")).to_contain_text("N1@Example", timeout=20_000)
@@ -129,7 +116,9 @@ def test_the_wizard_leads_to_a_dry_run(page: Page, pair: Pair):
     work_until_finished(Run.objects.get())
     expect(page.get_by_role("link", name="See every change")).to_be_visible(timeout=20_000)
     _go_on(page, "Schedule and enable")
+    expect(page.locator("[name=every_minutes]")).to_be_hidden()
     page.locator("[name=schedule_kind]").select_option("every")
+    expect(page.locator("[name=cron]")).to_be_hidden()
     page.locator("[name=every_minutes]").fill("15")
     expect(page.locator("#ls-due li")).to_have_count(5, timeout=20_000)
     _go_on(page, "Enable")

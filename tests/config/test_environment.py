@@ -160,6 +160,27 @@ def test_lists_are_names_with_commas(environment):
     assert Environment().allowed_hosts == ["a.example", "b.example"]
 
 
+@pytest.mark.parametrize("left_out", ["ISSUER", "CLIENT_ID", "CLIENT_SECRET"])
+def test_single_sign_on_is_whole_or_not_there(environment, left_out):
+    values = {"ISSUER": "https://id.example", "CLIENT_ID": "lockstep", "CLIENT_SECRET": "x"}
+    for name, value in values.items():
+        environment.setenv(f"LOCKSTEP_OIDC_{name}", value)
+    assert Environment().single_sign_on()["issuer"] == "https://id.example"
+    environment.delenv(f"LOCKSTEP_OIDC_{left_out}")
+
+    with pytest.raises(ValidationError, match="LOCKSTEP_OIDC_CLIENT_ID and"):
+        Environment()
+
+
+def test_an_identity_provider_is_asked_over_https(environment):
+    environment.setenv("LOCKSTEP_OIDC_ISSUER", "http://id.example")
+    environment.setenv("LOCKSTEP_OIDC_CLIENT_ID", "lockstep")
+    environment.setenv("LOCKSTEP_OIDC_CLIENT_SECRET", "x")
+
+    with pytest.raises(ValidationError, match="https://"):
+        Environment()
+
+
 def test_the_test_profile_never_names_the_data_folder_of_the_project(environment):
     environment.delenv("LOCKSTEP_DATA_DIR")
     environment.setenv("LOCKSTEP_PROFILE", "test")

@@ -27,19 +27,19 @@ BOUND_MIB = 200
 many times that as Python objects."""
 
 _READ = """
-import json, resource, sys
+import json, sys
 from apps.connectors.base import ReadRequest
 from apps.connectors.registry import build
+from tests.memory import peak_mib
 name, settings = sys.argv[1], json.loads(sys.argv[2])
 connector = build(name, settings)
 dataset = connector.describe("big")
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 list(connector.read(ReadRequest(dataset, dataset.field_names, limit=1)))
-before, rows, largest = peak(), 0, 0
+before, rows, largest = peak_mib(), 0, 0
 for batch in connector.read(ReadRequest(dataset, dataset.field_names)):
     rows += batch.records.num_rows
     largest = max(largest, batch.records.nbytes)
-print(json.dumps([rows, peak() - before, largest]))
+print(json.dumps([rows, peak_mib() - before, largest]))
 """
 
 

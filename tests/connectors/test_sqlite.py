@@ -24,7 +24,12 @@ from apps.connectors.base import (
     Reference,
     StepStatus,
 )
-from apps.connectors.errors import PermissionRefused, SchemaMismatch, TargetBusy
+from apps.connectors.errors import (
+    ConfigurationError,
+    PermissionRefused,
+    SchemaMismatch,
+    TargetBusy,
+)
 from apps.connectors.sqlite import SqliteConnector, SqliteSettings
 from apps.connectors.testing import (
     do_nothing,
@@ -433,13 +438,13 @@ def test_key_ranges_miss_nothing_that_is_no_integer(build: Build) -> None:
         " (1, 'a'), (6, 'b'), (12, 'c')"
     )
     dataset = connector.describe("t")
-    bounds = list(connector.split(dataset, "id", 3))
-    assert bounds == [5, 9]
+    bounds = connector.split(dataset, ("id",), 3).bounds
+    assert bounds == ((6,), (12,))
     found = []
     for lower, upper in pairwise([None, *bounds, None]):
-        part = KeyRange("id", lower, upper)
+        part = KeyRange(("id",), lower, upper)
         records, rejected = read_with_rejections(
-            connector, ReadRequest(dataset, ("id", "v"), key_range=part)
+            connector, ReadRequest(dataset, ("id", "v"), part=part)
         )
         found.append((sorted(records.column("v").to_pylist()), len(rejected)))
     assert found == [(["a", "null"], 3), (["b"], 0), (["c"], 0)]
@@ -447,4 +452,13 @@ def test_key_ranges_miss_nothing_that_is_no_integer(build: Build) -> None:
 
 def test_a_key_without_integers_is_not_split(build: Build) -> None:
     connector = build("CREATE TABLE t (id INT PRIMARY KEY); INSERT INTO t VALUES ('a'), ('b')")
-    assert list(connector.split(connector.describe("t"), "id", 3)) == []
+    assert connector.split(connector.describe("t"), ("id",), 3).bounds == ()
+
+
+def test_a_path_that_depends_on_where_a_worker_starts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite3.connect(tmp_path / "own.db").close()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="not absolute"):
+        SqliteConnector(SqliteSettings(path="own.db")).discover()

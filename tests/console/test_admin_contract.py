@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib import admin
+from django.contrib.auth.models import Group
 from django.template.loader import render_to_string
 from django.test import RequestFactory
 from django.urls import reverse
 
 from apps.console.site import LockstepAdminSite
 from apps.core.admin import BaseAdmin, ObjectAction, ReadOnlyAdmin
+from apps.ledger.models import Rejection
 from apps.rules.models import SyncDraft
 from apps.runs.models import RestoreRequest, Run
 from apps.runs.services import UndoScope
@@ -20,14 +23,12 @@ from tests.people import administrator, person, signed_in, viewer
 from tests.platforms import Pair
 from tests.two_way import TwoWay
 
-MOST_QUERIES = 40
+MOST_QUERIES = 41
 
 
 @pytest.fixture
 def pair(tmp_path: Any) -> Pair:
     """Real rows for every list: two runs, changes, a rejection, a lookup, a role."""
-    from django.contrib.auth.models import Group
-
     from apps.engine.spec import CheckKind, CheckSpec
     from apps.mappings.services import save_lookup
     from apps.sources.models import Drift
@@ -244,6 +245,17 @@ def test_the_sidebar_shows_what_may_be_opened():
 
 
 @pytest.mark.django_db
+def test_the_sidebar_counts_what_waits_and_shows_nothing_where_nothing_does():
+    client = signed_in(administrator())
+    page = client.get("/admin/").content.decode()
+    assert "data-ls-waiting" not in page
+    ids = dict.fromkeys(("rule_id", "run_id", "first_run_id"), uuid4())
+    Rejection.objects.create(**ids, identity_hash=b"1", code="record.invalid")
+    page = client.get("/admin/").content.decode()
+    assert page.count("data-ls-waiting") == 1
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("name", ["403.html", "403_csrf.html", "404.html", "500.html"])
 def test_an_error_says_where_to_go_on(name):
     """These pages are made when anything may be broken: without a request, without a database."""
@@ -261,6 +273,7 @@ def test_who_may_not_is_told_so_in_words():
 
 @pytest.mark.django_db
 def test_an_empty_list_leads_only_where_this_person_may_go():
+    Group.objects.all().delete()
     address = reverse("admin:auth_group_changelist")
     assert "Add a role" not in signed_in(viewer()).get(address).content.decode()
     assert "Add a role" in signed_in(administrator()).get(address).content.decode()

@@ -18,11 +18,13 @@ from django.core.management.base import CommandParser
 from django.db import DatabaseError, transaction
 from django.db.migrations.executor import MigrationExecutor
 
+from apps.audit.models import AuditEvent
 from apps.console.command_line import Output, execute, following
 from apps.console.command_line.parser import add_verbs
 from apps.core.models import PlatformState
 from apps.rules.models import Rule
 from apps.sources.models import Source
+from tests.audit.streams import checkpoints_in, sql, write_events
 from tests.platforms import Pair
 
 pytestmark = pytest.mark.django_db
@@ -67,6 +69,31 @@ def test_run_waits_and_says_what_was_done(pair: Pair) -> None:
     )
     assert "pair: queued" in answer.out
     assert len(pair.clients()) == 3
+
+
+def test_a_rule_that_is_refused_keeps_no_other_from_being_queued(
+    pair: Pair, tmp_path: Path
+) -> None:
+    other = Pair(tmp_path, name="a paused pair")
+    Rule.objects.filter(pk=other.rule.pk).update(paused=True)
+    answer = Answer("run", "*pair", "--json")
+
+    assert answer.code == 1
+    runs = {run["rule"]: run["status"] for run in answer.json["runs"]}
+    assert runs == {"a paused pair": "refused", "pair": "queued"}
+
+
+@pytest.mark.parametrize("words", [["frob"], ["apply"], ["plan", "x", "--limit=-1"], ["demo"]])
+def test_wrong_usage_is_json_for_who_asked_for_json(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["manage.py", "lockstep", *words, "--json"])
+
+    with pytest.raises(SystemExit) as end:
+        Answer(*words, "--json")
+
+    assert end.value.code == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "command.usage"
 
 
 def test_run_without_wait_only_queues(pair: Pair) -> None:
@@ -312,3 +339,24 @@ def test_a_mistake_of_ours_in_a_query_is_not_explained_away(
     monkeypatch.setattr(Rule._meta, "db_table", "not_there_yet")
     with pytest.raises(DatabaseError), transaction.atomic():
         Answer("status")
+
+
+def test_the_audit_log_is_verified_in_words_and_in_json(tmp_path: Path):
+    with checkpoints_in(tmp_path) as file:
+        events = write_events(5)
+        assert Answer("audit", "seal").out == "5 events were sealed.\n"
+        sound = Answer("audit", "verify")
+        assert (sound.code, "as it was written" in sound.out) == (0, True)
+        sql("UPDATE audit_auditevent SET reason = 'x' WHERE id = %s", events[2].id)
+
+        words, facts = Answer("audit", "verify"), Answer("audit", "verify", "--json")
+
+        assert words.code == facts.code == 1
+        assert str(events[2].id) in words.out
+        assert facts.json["first"]["kind"] == "changed"
+        assert facts.json["first"]["event"] == str(events[2].id)
+        assert facts.json["counts"] == {"changed": 1}
+        missing = Answer("audit", "verify", "--checkpoints", f"{file}.gone", "--json")
+        assert missing.code == 1
+        assert missing.json["error"]["code"] == "audit.checkpoints_unreadable"
+        assert AuditEvent.objects.order_by("-id")[0].actor_label.startswith("command line (")

@@ -11,7 +11,7 @@ import pytest
 from django.core.exceptions import PermissionDenied
 
 from apps.accounts.models import User
-from apps.console import services
+from apps.console import services, startup
 from apps.console.demo import platforms
 from apps.ledger.models import Change, Conflict, Link, Rejection
 from apps.mappings.models import LookupTable, Mapping, MappingVersion
@@ -162,6 +162,22 @@ def test_removing_leaves_nothing_and_loading_again_works(demo: None) -> None:
     assert not services.demo_folder().exists()
     services.load_demo()
     assert services.demo_is_loaded()
+
+
+def test_a_removed_demo_does_not_come_back_with_the_next_start(tmp_path: Path) -> None:
+    assert startup.load_demo_if_empty() == "loaded"
+    services.remove_demo()
+
+    assert startup.load_demo_if_empty() == ""
+    assert not services.demo_is_loaded()
+
+
+def test_removing_keeps_a_table_of_ones_own_whatever_its_name(demo: None) -> None:
+    LookupTable.objects.create(name="demo_days")
+
+    services.remove_demo()
+
+    assert list(LookupTable.objects.values_list("name", flat=True)) == ["demo_days"]
 
 
 def test_removing_cancels_what_goes_on(demo: None) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.urls import reverse
 
 from apps.accounts.models import User
+from apps.core.clock import now
 from apps.core.services import set_platform_paused
 from apps.rules.models import Rule
-from apps.runs.models import Run
+from apps.rules.services import set_enabled
+from apps.runs.models import Run, RunStatus
+from apps.runs.services import start_due_runs
 from apps.sources.models import Source
+from apps.sources.services import discover
 from tests.people import administrator, person, signed_in, viewer
 from tests.platforms import Pair
 
@@ -48,6 +53,27 @@ def test_demo_data_does_not_count_as_ones_own(pair):
     page = overview(administrator())
     assert not any(step["done"] for step in page.context["checklist"])
     assert "Remove the demo" in page.content.decode()
+
+
+def test_a_rule_that_could_not_start_when_it_was_due_needs_attention(pair):
+    Rule.objects.update(schedule_kind="every", every_minutes=5)
+    pair.rule.refresh_from_db()
+    set_enabled(pair.rule, True, actor=None)
+    pair.mapping.right.fields.filter(name="full_name").delete()  # gone since the last discovery
+    assert start_due_runs(now() + timedelta(minutes=6)) == []
+    (line,) = overview(administrator()).context["attention"]
+    assert "Did not start when it was due: 'clients' has no field 'full_name'" in line.text
+    discover(pair.mapping.right.source, actor=None)
+    assert len(start_due_runs(now() + timedelta(minutes=12))) == 1
+    assert overview(administrator("other")).context["attention"] == []
+
+
+def test_removing_the_demo_names_the_rules_of_ones_own_that_go_with_it(pair):
+    Source.objects.filter(pk=pair.mapping.left.source_id).update(is_demo=True)
+    question = "so do rules that were built on its sources: "
+    assert f"{question}{pair.rule.name}." in overview(administrator()).content.decode()
+    Rule.objects.update(is_demo=True)
+    assert question not in overview(administrator("other")).content.decode()
 
 
 def test_a_failed_rule_needs_attention_first(pair):
@@ -126,3 +152,15 @@ def test_its_queries_do_not_grow_with_the_runs(pair, django_assert_max_num_queri
     client = signed_in(viewer())
     with django_assert_max_num_queries(35):
         client.get(reverse("admin:index"))
+
+
+def test_the_sidebar_has_a_badge_where_something_waits_and_nowhere_else(pair):
+    user = administrator()
+
+    def badges():
+        groups = overview(user).context["sidebar_navigation"]
+        return [item["title"] for group in groups for item in group["items"] if "badge" in item]
+
+    assert badges() == []
+    Run.objects.create(rule=pair.rule, version=pair.rule.versions.first(), status=RunStatus.WAITING)
+    assert badges() == ["Runs"]

@@ -18,6 +18,7 @@ from apps.rules.models import Rule, SyncDraft
 from apps.runs.models import Run
 from apps.runs.services import work_until_finished
 from apps.sources.models import Source
+from apps.sources.services import save_source
 from tests.people import administrator, person, signed_in
 from tests.platforms import CLIENTS, CUSTOMERS, Pair, sqlite_source
 
@@ -95,6 +96,22 @@ def test_all_the_way_to_an_enabled_rule(walk: Walk):
     assert not SyncDraft.objects.exists()
 
 
+def test_a_source_that_nobody_has_looked_into_is_discovered_when_it_is_chosen(
+    walk: Walk, tmp_path: Path
+):
+    other = save_source(
+        Source(name="new", connector="sqlite"), {"path": str(tmp_path / "left.db")}, actor=None
+    )
+    gone = save_source(
+        Source(name="gone", connector="sqlite"), {"path": str(tmp_path / "gone.db")}, actor=None
+    )
+    walk.step("sources", left_source=str(other.pk), right_source=str(gone.pk))
+    page = walk.client.get(walk.url("step", "datasets"))
+    assert [dataset.name for dataset in page.context["sides"][0]["datasets"]] == ["customers"]
+    (message,) = page.context["messages"]
+    assert str(message).startswith("gone: ")
+
+
 def test_suggestions_stay_when_a_required_field_lacks_a_value(walk: Walk):
     left, right = walk.left.datasets.get(), walk.right.datasets.get()
     walk.step("sources", left_source=str(walk.left.pk), right_source=str(walk.right.pk))
@@ -104,6 +121,18 @@ def test_suggestions_stay_when_a_required_field_lacks_a_value(walk: Walk):
     page = walk.step("mapping", **{"map-0-source": "field:id", "map-0-key": "1"})
     assert "Required fields without a value" in page.context["problems"][0]
     assert page.context["editor"].suggestions == suggested > 0
+
+
+def test_the_given_name_follows_the_datasets_until_somebody_names_the_sync(walk: Walk):
+    left, right = walk.left.datasets.get(), walk.right.datasets.get()
+    walk.step("sources", left_source=str(walk.left.pk), right_source=str(walk.right.pk))
+    walk.step("datasets", left=str(left.pk), right=str(right.pk))
+    assert SyncDraft.objects.get().name == "customers → right clients"
+    walk.step("datasets", left=str(left.pk), right="create", new_name="copies")
+    assert SyncDraft.objects.get().name == "customers → right copies"
+    SyncDraft.objects.update(data={**SyncDraft.objects.get().data, "name": "Mine"}, name="Mine")
+    walk.step("datasets", left=str(left.pk), right=str(right.pk))
+    assert SyncDraft.objects.get().name == "Mine"
 
 
 BOTH_WAYS = {
@@ -185,13 +214,27 @@ def test_a_policy_that_cannot_work_is_said_in_its_step(walk: Walk, changes, says
     assert says in html.unescape(answer.content.decode())
 
 
-def test_a_key_without_a_left_field_must_be_assigned(walk: Walk):
+MATCHED = {"match-0-left": "email", "match-0-field": "mail"}
+
+
+@pytest.mark.parametrize(
+    ("direction", "key", "says"),
+    [
+        ("two_way", {"key-0-left": "", "key-0-right": "mail"}, "the right side does not assign it"),
+        ("left_to_right", {"key-0-left": "", "key-0-right": "client_id"}, "goes by the key"),
+        ("left_to_right", {"key-0-left": "id", "key-0-right": "client_id", **MATCHED}, "both ways"),
+    ],
+)
+def test_a_key_that_cannot_work_is_said_in_its_step(
+    walk: Walk, direction: str, key: dict[str, str], says: str
+):
     sources = {"left_source": str(walk.left.pk), "right_source": str(walk.right.pk)}
-    walk.step("sources", **sources)
+    walk.step("sources", **sources, direction=direction)
     left, right = walk.left.datasets.get(), walk.right.datasets.get()
     walk.step("datasets", left=str(left.pk), right=str(right.pk))
-    answer = walk.step("key", **{"key-0-left": "", "key-0-right": "mail"})
-    assert "the right side does not assign it" in html.unescape(answer.content.decode())
+    answer = walk.step("key", **key)
+    assert answer.status_code == 200
+    assert says in html.unescape(answer.content.decode())
 
 
 def test_a_read_only_source_is_no_side_of_a_sync_both_ways(walk: Walk, monkeypatch):

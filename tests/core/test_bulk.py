@@ -6,21 +6,21 @@ marked `postgresql` runs this module once more on PostgreSQL.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, connection, connections, transaction
 
-from apps.core.bulk import bulk_insert, bulk_upsert
+from apps.core.bulk import bulk_exchange, bulk_insert, bulk_upsert
+from apps.core.keys import forget_keys
 from apps.core.models import OutboxEvent
+from apps.core.protected import seal, unseal
 from apps.ledger.models import Link
-from config.environment import BASE_DIR
-from tests.services_under_test import SERVICES
+from tests.on_postgresql import again_on_postgresql
 
 RULE, RUN = uuid4(), uuid4()
 COLUMNS = ["rule_id", "left_key", "right_key", "left_hash", "right_hash", "left_image"]
@@ -149,17 +149,55 @@ def test_an_upsert_outside_a_transaction_is_all_or_nothing():
     assert list(Link.objects.values_list("right_key", flat=True)) == ["r1"]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_rows_may_be_sealed_as_they_are_inserted():
+    """Also where the list of data keys has to be read just then: COPY has the connection."""
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        forget_keys()
+        yield (*_link(1), seal(b"base", "link"))
+
+    bulk_insert(Link, [*COLUMNS, "sealed_base"], rows())
+
+    assert unseal(Link.objects.get().sealed_base, "link") == b"base"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_value_is_exchanged_where_it_is_the_one_that_was_read():
+    bulk_insert(Link, COLUMNS, [_link(1), _link(2), _link(3)])
+    Link.objects.update(sealed_base=b"old")
+    one, two, three = Link.objects.order_by("right_key").values_list("pk", flat=True)
+    Link.objects.filter(pk=two).update(sealed_base=b"somebody's")
+
+    done = bulk_exchange(Link, "sealed_base", [(pk, b"old", b"new") for pk in (one, two, three)])
+
+    assert done == 2
+    found = Link.objects.order_by("right_key").values_list("sealed_base", flat=True)
+    assert [bytes(value) for value in found] == [b"new", b"somebody's", b"new"]
+
+
+if connection.vendor == "postgresql":  # SQLite locks the whole database
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_row_that_somebody_holds_is_left_alone():
+        bulk_insert(Link, COLUMNS, [_link(1), _link(2)])
+        Link.objects.update(sealed_base=b"old")
+        one, two = Link.objects.order_by("right_key").values_list("pk", flat=True)
+        other = connections.create_connection("default")
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT id FROM ledger_link WHERE id = %s FOR UPDATE", [one])
+            done = bulk_exchange(Link, "sealed_base", [(pk, b"old", b"new") for pk in (one, two)])
+            cursor.execute("ROLLBACK")
+        other.close()
+
+        assert done == 1
+
+
 @pytest.mark.postgresql
 @pytest.mark.skipif(connection.vendor == "postgresql", reason="the tests run on it already")
 def test_all_of_this_holds_on_postgresql():
-    environment = dict(os.environ)
-    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID", "LOCKSTEP_TEST_DATA_DIR"):
-        environment.pop(name, None)
-    address = SERVICES["postgresql"].address.rpartition("/")[0]
-    environment["LOCKSTEP_TEST_DATABASE_URL"] = f"{address}/lockstep_bulk_{os.getpid()}"
-    command = [sys.executable, "-m", "pytest", __file__, "-q", "-k", "not on_postgresql"]
-
-    done = subprocess.run(command, cwd=BASE_DIR, env=environment, capture_output=True, text=True)
+    done = again_on_postgresql("bulk", __file__, "-k", "not on_postgresql")
 
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout

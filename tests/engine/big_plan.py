@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 from apps.engine.planning import Planner
 from apps.engine.spec import RuleSpec
 from tests.engine.specs import dataset, mapped
+from tests.memory import peak_mib
 
 ROWS, STEP = 1_000_000, 50_000
 TYPES = {
@@ -75,7 +75,7 @@ def main(spill: Path) -> dict[str, float]:
         report["unlinked"] = sum(table.num_rows for table in plan.unchanged())
         report["hand_out_seconds"] = time.perf_counter() - start
     report["processor_seconds"] = time.process_time()
-    report["max_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    report["max_rss_mb"] = peak_mib()
     return report
 
 

@@ -7,7 +7,6 @@ both sides. Arguments: a directory for spill files, the number of records a side
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from apps.engine.execution import Runner
 from apps.engine.reconcile import Reconciler, compile_two_way
 from apps.engine.spec import RuleSpec, TwoWaySpec
 from tests.engine.specs import dataset, mapped
+from tests.memory import peak_mib
 
 STEP = 50_000
 TYPES = {
@@ -135,7 +135,7 @@ def main(spill: Path, count: int, memory_mb: int) -> dict[str, float]:
         start = time.perf_counter()
         report["changes"] = sum(table.num_rows for table in plan.changes())
         report["hand_out_seconds"] = time.perf_counter() - start
-    report["max_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    report["max_rss_mb"] = peak_mib()
     return report
 
 

@@ -116,3 +116,27 @@ def test_edits_of_the_same_lines_ask():
     assert merged("text", "a\n", "a\nb\n", "a\nc\n") is ASK
     assert merged("text", "a\nb\n", "x\nb\n", None) is ASK
     assert merged("text", "a\nb\n", "a\nx\nb\n", "a\ny\n") is ASK
+
+
+def test_policies_that_pick_a_side_merge_nothing_but_equal_values():
+    """left, right, newest, ask and expression are decided elsewhere: no value is made up."""
+    for policy in ("left", "right", "newest", "ask", "expression"):
+        spec = FieldPolicySpec(field="f", policy=policy, expression="left_value")
+        assert merge_value(spec, TEXT, Values(left="a", right="b", base="c")) is ASK
+        assert merge_value(spec, TEXT, Values(left="a", right="a", base="c")) == "a"
+
+
+@pytest.mark.parametrize("policy", ["highest", "lowest"])
+@given(values=st.lists(NUMBERS.map(str), min_size=3, max_size=3))
+def test_an_extreme_does_not_depend_on_who_meets_first(policy, values):
+    one, two, three = values
+    first = merged(policy, None, merged(policy, None, one, two), three)
+    second = merged(policy, None, one, merged(policy, None, two, three))
+    assert first == second
+    assert int(first) == {"highest": max, "lowest": min}[policy](map(int, values))
+
+
+@pytest.mark.parametrize("policy", ["highest", "lowest"])
+@given(base=nullable(NUMBERS.map(str)), value=NUMBERS.map(str))
+def test_any_number_beats_none(policy, base, value):
+    assert merged(policy, base, None, value) == merged(policy, base, value, None) == value

@@ -482,6 +482,17 @@ def test_a_key_edit_onto_a_taken_key_is_parked():
     assert (conflict["kind"], json.loads(conflict["candidates"])) == ("unique", ['["b"]'])
 
 
+def test_a_parked_key_is_told_by_the_right_fields_that_it_is_written_from():
+    named = mapped(dataset("l", ("name",), name="text"), RIGHT, {"right": "title", "left": "name"})
+    made = world(matched(assigned(named, right=("id",)), ("title", ())))
+    made.put_left(name="Ann")
+    made.put_left(name="Bob")
+    made.sync()
+    made.edit_right(next(right for left, right in made.links if "Bob" in left), title="Ann")
+    (conflict,) = made.plan().conflicts
+    assert (conflict["kind"], conflict["fields"]) == ("unique", ["title"])
+
+
 def test_ambiguous_matches_are_listed_before_anything_is_written():
     made = coded()
     made.put_right(id=8, code="A", name="Ada")

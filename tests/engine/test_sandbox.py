@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +16,12 @@ import pytest
 
 from apps.connectors.errors import SandboxDied
 from apps.engine.execution import Runner
-from apps.engine.sandbox import ROOT, Limits, Sandbox
+from apps.engine.sandbox import Limits, Sandbox
+from apps.engine.sandbox_spawning import ROOT
 from apps.engine.spec import CheckSpec, RuleSpec
 from apps.engine.transform import compile_transform
 from tests.engine.specs import batch_of, dataset, mapped
+from tests.memory import peak_mib
 
 LEFT = dataset("l", id="integer", name="text", v="text")
 RIGHT = dataset("r", id="integer", name="text", v="text")
@@ -128,7 +130,7 @@ HURTFUL = [
 
 @pytest.fixture(scope="module")
 def before():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_mib()
 
 
 @pytest.mark.parametrize(("expression", "name"), HURTFUL, ids=lambda text: text[:30])
@@ -140,7 +142,7 @@ def test_what_an_expression_does_at_run_time_stays_in_the_child(expression, name
         except SandboxDied:
             return
     assert done.records.num_rows + len(done.rejected) == 1
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_500_000
+    assert peak_mib() - before < 1_500
 
 
 def test_the_child_has_no_environment_of_ours(monkeypatch):
@@ -164,8 +166,9 @@ def test_the_child_is_limited_by_the_operating_system():
 
 def test_the_child_ends_with_the_sandbox():
     with Sandbox(program_of("name")) as sandbox:
-        process = sandbox._child.process
-    assert process.returncode is not None
+        child = sandbox._child.process.pid
+        assert _runs(child)
+    assert _ends(child)
 
 
 def test_the_child_dies_with_its_parent():
@@ -185,10 +188,15 @@ def test_the_child_dies_with_its_parent():
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
+    assert _ends(child)
+
+
+def _ends(pid: int) -> bool:
+    """Whether a process ends within ten seconds."""
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and _runs(child):
+    while time.monotonic() < deadline and _runs(pid):
         time.sleep(0.05)
-    assert not _runs(child)
+    return not _runs(pid)
 
 
 def _runs(pid: int) -> bool:
@@ -201,6 +209,61 @@ def _runs(pid: int) -> bool:
 def test_a_child_that_is_killed_between_batches_is_replaced():
     program = program_of("upper(name)")
     with Sandbox(program) as sandbox:
-        sandbox._child.process.kill()
+        os.kill(sandbox._child.process.pid, signal.SIGKILL)
         done = sandbox.run(batch_of(program, rows("a", "b", "c")))
     assert sorted(done.records.column("v").to_pylist()) == ["A", "B", "C"]
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+
+
+def test_children_come_from_one_server_and_hold_nothing_of_each_other():
+    with Sandbox(program_of("upper(name)")) as first, Sandbox(program_of("lower(name)")) as second:
+        pids = [sandbox._child.process.pid for sandbox in (first, second)]
+        assert _parent(pids[0]) == _parent(pids[1]) != os.getpid()
+        files = [{os.readlink(f) for f in Path(f"/proc/{pid}/fd").iterdir()} for pid in pids]
+        assert files[0] & files[1] <= {"/dev/null"}
+
+
+def test_a_server_that_is_lost_is_replaced():
+    program = program_of("upper(name)")
+    with Sandbox(program) as sandbox:
+        child = sandbox._child.process.pid
+        server = _parent(child)
+        os.kill(server, signal.SIGKILL)
+        assert _ends(child)
+        done = sandbox.run(batch_of(program, rows("a", "b")))
+        assert _parent(sandbox._child.process.pid) != server
+    assert done.records.column("v").to_pylist() == ["A", "B"]
+
+
+def test_many_threads_at_once_get_a_child_each():
+    program = program_of("upper(name)")
+
+    def transformed(name: str) -> list[str]:
+        with Sandbox(program) as sandbox:
+            return sandbox.run(batch_of(program, rows(name))).records.column("v").to_pylist()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(transformed, "abcdefghijkl")) == [[x] for x in "ABCDEFGHIJKL"]
+
+
+def test_a_forked_process_has_a_server_of_its_own():
+    with Sandbox(program_of("name")) as sandbox:
+        server = _parent(sandbox._child.process.pid)
+        told, tell = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with Sandbox(program_of("name")) as other:
+                    os.write(tell, str(_parent(other._child.process.pid)).encode())
+            finally:
+                os._exit(0)
+        os.close(tell)
+        with os.fdopen(told) as answer:
+            other_server = int(answer.read())
+        os.waitpid(pid, 0)
+        assert other_server != server
+        assert _ends(other_server)
+        assert _runs(sandbox._child.process.pid)

@@ -393,6 +393,22 @@ def test_null_passes_every_check_but_required(kind):
         ),
         (
             MAPPING,
+            {
+                "checks": [
+                    {
+                        "name": "c",
+                        "kind": "range",
+                        "field": "price",
+                        "minimum": "10",
+                        "maximum": "9",
+                    }
+                ]
+            },
+            ConfigurationError,
+            "above the maximum",
+        ),
+        (
+            MAPPING,
             {"checks": [{"name": "c", "kind": "pattern", "field": "name", "pattern": "("}]},
             ConfigurationError,
             "regular expression",

@@ -189,8 +189,10 @@ class World:
             del self.links[known]
         left, right = (json.loads(change[f"base_{s}"] or "{}") for s in ("left", "right"))
         stored = self._views(side, getattr(self, side)[key])
-        for patch in [left if side == "left" else right]:
-            patch.update({name: stored[name] for name in patch})
+        sent = {} if side == "left" else json.loads(change["after"])
+        for patch in [left if side == "left" else right]:  # of half a merge, it is not what is sent
+            told = [name for name in patch if sent.get(name, patch[name]) == patch[name]]
+            patch.update({name: stored[name] for name in told})
         state = "marked" if change["cause"] == "marked" else "live"
         base = old or Link({}, {})
         self.links[new] = Link(base.left | left, base.right | right, state)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from apps.ledger.models import Change, Link
 from apps.runs.models import Run, RunLog
 from apps.runs.services import request_run, work_until_finished
 from tests.invariants.crashes import Crash, crash_at, forget_leases
+from tests.invariants.generating import generated
+from tests.invariants.playing import Played
 from tests.platforms import PLAIN_FIELDS, Pair, lines
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -62,13 +63,12 @@ def expected(pair: Pair) -> dict[int, str]:
         return {key: name for key, name in rows if name and len(name) <= 40}
 
 
-@settings(
-    max_examples=int(os.environ.get("LOCKSTEP_TEST_HISTORIES", "20")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@generated(usual=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=HISTORY)
-def test_every_history_converges_and_loses_nothing(tmp_path: Path, history: list[Any]) -> None:
+def test_every_history_converges_and_loses_nothing(
+    tmp_path: Path, played: Played, history: list[Any]
+) -> None:
+    played.add(1, at_least=1)
     facts = {"refuse_empty_source": False, "max_deletes_percent": None}
     pair = Pair(tmp_path, name=f"pair {next(_numbers)}", fields=PLAIN_FIELDS, facts=facts)
     pair.on_right("INSERT INTO clients (client_id, full_name) VALUES (900, 'never ours')")

@@ -12,7 +12,7 @@ from tests.invariants.crashes import Crash, crash_at, forget_leases
 from tests.platforms import TwoWayPair, lines
 
 pytestmark = pytest.mark.django_db(transaction=True)
-STEPS = range(1, 60, 2)
+STEPS = range(1, 90, 2)
 
 
 def edited(pair: TwoWayPair) -> None:

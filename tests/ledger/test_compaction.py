@@ -5,15 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.conf import settings
 
 from apps.core.clock import now
-from apps.ledger.models import Change, Segment, SegmentContent, SegmentKeys, SegmentPart
+from apps.ledger.models import (
+    Change,
+    Conflict,
+    EarlierValues,
+    Rejection,
+    Segment,
+    SegmentContent,
+    SegmentKeys,
+    SegmentPart,
+)
 from apps.ledger.segments import writing
 from apps.ledger.selectors import change_by_id, change_groups, change_page, record_changes
-from apps.ledger.services import WorkIdentity, compaction, maintain, record_conflicts
+from apps.ledger.services import (
+    RejectedRecord,
+    WorkIdentity,
+    compaction,
+    maintain,
+    record_conflicts,
+    record_rejections,
+    withdraw_conflicts,
+)
 from tests.ledger.plans import key, work
 from tests.ledger.test_conflicts import met
 from tests.ledger.test_segments import COUNT, facts, mixed, settle_all, stored
@@ -166,6 +184,29 @@ def test_what_an_open_conflict_names_does_not_expire(large, small):
     maintain(compact_before=LONG_AGO, expire_before=later(), kept_runs=())
 
     assert history(large, small) == before
+
+
+def test_conflicts_and_rejections_that_are_over_go_when_their_time_is_past(small):
+    record_conflicts(small, met(1, 2))
+    again = WorkIdentity(small.rule_id, uuid4(), uuid4())
+    record_conflicts(again, met(1, 2, right="later "))
+    withdraw_conflicts(small.rule_id, uuid4(), left_keys=[key(2)])
+    made = [RejectedRecord("check", "record.required", "x", left_key=key(n)) for n in (1, 2, 3)]
+    record_rejections(small, made)
+    open_one, resolved, dismissed = Rejection.objects.order_by("left_key")
+    Rejection.objects.filter(pk=resolved.pk).update(state="resolved")
+    Rejection.objects.filter(pk=dismissed.pk).update(state="dismissed")
+
+    assert (
+        maintain(compact_before=LONG_AGO, expire_before=LONG_AGO, kept_runs=()).expired_closed == 0
+    )
+    done = maintain(compact_before=LONG_AGO, expire_before=later(), kept_runs=())
+
+    assert done.expired_closed == 5
+    waiting = Conflict.objects.get()
+    assert (waiting.left_key, waiting.right) == (key(1), {"name": "later 1", "mail": "r"})
+    assert not EarlierValues.objects.exists()
+    assert Rejection.objects.get() == open_one
 
 
 def test_the_task_keeps_what_waits(monkeypatch, tmp_path):

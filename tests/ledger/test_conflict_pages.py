@@ -66,6 +66,18 @@ def test_the_newest_is_shown_three_way_with_what_differs_marked(pair):
     assert "Billing" in shown
 
 
+def test_a_new_record_whose_value_is_taken_tells_what_to_do_and_asks_nothing(pair):
+    taken = {"kind": "unique", "left_key": key(80), "fields": ["phone"], "left": account(80)}
+    (conflict,) = pair.meet({**taken, "candidates": [key(1)]})
+    client = signed_in(administrator())
+    shown = opened(client, conflict)
+    assert "another one has its value of phone: 1" in " ".join(shown.content.decode().split())
+    assert shown.context["choices"] == []
+    assert not shown.context["may_decide"]
+    answer = decide(client, conflict, side="left").content.decode()
+    assert "Change the value in either record" in answer
+
+
 def test_values_are_escaped(pair):
     evil = "<script>alert(1)</script>"
     pair.meet(pair.disagreement(1, {"phone": evil}, {"phone": f"{evil}2"}))
@@ -350,3 +362,14 @@ def test_a_real_conflict_is_decided_written_and_gone(tmp_path):
     assert [row[1:4] for row in pair.accounts()] == [row[1:4] for row in pair.contacts()]
     assert set(Conflict.objects.values_list("state", flat=True)) == {"resolved"}
     assert "All clear" in client.get(reverse(INBOX)).content.decode()
+
+
+def test_values_that_a_side_replaced_meanwhile_are_on_the_page(pair):
+    left = account(1, display_name="first")
+    pair.meet(pair.disagreement(1, left, account(1, display_name="right")))
+    later = account(1, display_name="second")
+    pair.meet(pair.disagreement(1, later, account(1, display_name="right")))
+    page = opened(signed_in(administrator()), Conflict.objects.get())
+    (moment,) = page.context["earlier"]
+    assert [(line.name, line.left.text) for line in moment.lines] == [("display_name", "first")]
+    assert "Earlier values" in page.content.decode()

@@ -23,6 +23,7 @@ from apps.ledger.services import (
     decide_many,
     record_conflicts,
     resolve_conflicts,
+    tried_decisions,
     withdraw_all_conflicts,
     withdraw_conflicts,
 )
@@ -72,6 +73,22 @@ def test_a_conflict_shows_all_three_images():
     assert conflict.right == {"name": "R1", "mail": "r"}
     assert conflict.base == ({"name": "B", "mail": "b"}, {"name": "B", "mail": "b"})
     assert conflict.field_names == ["name", "mail"]
+
+
+def test_values_that_a_side_replaced_while_the_conflict_waited_are_kept():
+    first = work()
+    record_conflicts(first, met(1))
+    record_conflicts(next_run(first), met(1))  # the same values: nothing to keep
+    assert not only().earlier.exists()
+    second = next_run(first)
+    record_conflicts(second, met(1, right="later "))
+    withdraw_all_conflicts(first.rule_id, next_run(first).run_id)
+    record_conflicts(next_run(first), met(1, right="last "))
+
+    kept = [(e.run_id, e.left["name"], e.right["name"]) for e in only().earlier.all()]
+    assert kept[0] == (second.run_id, "L1", "later 1")
+    assert [right for _, _, right in kept] == ["later 1", "R1"]
+    assert only().right == {"name": "last 1", "mail": "r"}
 
 
 def test_meeting_it_again_refreshes_the_one_row():
@@ -166,6 +183,35 @@ def test_a_match_is_decided_by_naming_a_candidate():
     decide(only(), Decision(match=key("b")), seen=only().seen, actor=None)
 
     assert only().decision["match"] == key("b")
+
+
+def test_a_side_for_a_taken_value_is_that_side_for_its_field():
+    record_conflicts(work(), met(1, kind="unique", fields=["mail"]))
+
+    decide(only(), Decision(record="right"), seen=only().seen, actor=None)
+
+    assert only().decision == {"fields": {"mail": {"take": "right"}}}
+
+
+def test_a_new_record_with_a_taken_value_leaves_nothing_to_decide():
+    record_conflicts(work(), met(1, kind="unique", fields=["mail"], right_key=None, right=None))
+
+    with pytest.raises(DecisionUnfit):
+        decide(only(), Decision(record="left"), seen=only().seen, actor=None)
+
+
+def test_a_decision_that_did_not_help_opens_its_conflict_again():
+    mine = work()
+    record_conflicts(mine, met(1, kind="unique", fields=["mail"]))
+    decide(only(), Decision(record="left"), seen=only().seen, actor=None)
+    tried = tried_decisions(decisions_for(mine.rule_id))
+
+    assert record_conflicts(next_run(mine), met(1, kind="unique", fields=["mail"])) == 0
+    met_again = record_conflicts(
+        next_run(mine), met(1, kind="unique", fields=["mail"]), tried=tried
+    )
+
+    assert (met_again, only().state, only().decision) == (1, "open", None)
 
 
 def test_many_are_decided_alike_but_those_that_moved():

@@ -6,9 +6,6 @@ it still reads whole has no index that helps.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -21,11 +18,12 @@ from django.test.utils import CaptureQueriesContext
 from apps.core.clock import now
 from apps.ledger import selectors
 from apps.ledger.segments import writing
-from apps.ledger.services import WorkIdentity
-from config.environment import BASE_DIR
+from apps.ledger.selectors.keys import key_hash
+from apps.ledger.selectors.link_rows import links_of_hashes
+from apps.ledger.services import WorkIdentity, store_links
 from tests.ledger.plans import key, work
 from tests.ledger.test_segments import mixed, settle_all, stored
-from tests.services_under_test import SERVICES
+from tests.on_postgresql import again_on_postgresql
 
 pytestmark = pytest.mark.django_db
 
@@ -82,6 +80,21 @@ def test_the_check_sees_a_table_that_is_read_whole(shelf):
         assert whole_reads(explained(sql))
 
 
+def test_links_are_looked_up_by_their_keys_before_anything_is_known_of_the_table():
+    """Of a rule's first large run: nobody has counted its links yet."""
+    mine = work()
+    pairs = [(key(number), key(number), "") for number in range(20_000)]
+    store_links(mine, pairs, first_links=True)
+    hashes = [key_hash(key(number)) for number in range(500)]
+    with CaptureQueriesContext(connection) as queries:
+        assert len(list(links_of_hashes(mine.rule_id, "left", hashes))) == 500
+    for query in queries:
+        plan = "\n".join(explained(query["sql"]))
+        condition = "rule_id=? AND left_hash=?" if connection.vendor == "sqlite" else "(left_hash ="
+        assert "link_by_left" in plan, plan
+        assert condition in plan, plan
+
+
 def explained(sql: str) -> list[str]:
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
@@ -109,16 +122,10 @@ def whole_reads(plan: list[str]) -> list[str]:
 @pytest.mark.skipif(connection.vendor == "postgresql", reason="the tests run on it already")
 def test_all_of_this_holds_on_postgresql():
     """With the shelves, settling, conflicts and compaction: they are what this database is for."""
-    environment = dict(os.environ)
-    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID", "LOCKSTEP_TEST_DATA_DIR"):
-        environment.pop(name, None)
-    address = SERVICES["postgresql"].address.rpartition("/")[0]
-    environment["LOCKSTEP_TEST_DATABASE_URL"] = f"{address}/lockstep_ledger_{os.getpid()}"
     names = ("query_plans", "segments", "settling", "conflicts", "compaction")
     files = [f"tests/ledger/test_{name}.py" for name in names]
-    command = [sys.executable, "-m", "pytest", *files, "-q", "-k", "not on_postgresql"]
 
-    done = subprocess.run(command, cwd=BASE_DIR, env=environment, capture_output=True, text=True)
+    done = again_on_postgresql("ledger", *files, "-k", "not on_postgresql")
 
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout

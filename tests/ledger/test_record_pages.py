@@ -17,10 +17,11 @@ from apps.ledger.selectors.record_family import (
     record_life,
 )
 from apps.rules.models import Rule
+from apps.rules.services import save_rule
 from apps.runs.models import RestoreRequest, Run
 from apps.runs.services import work_until_finished
 from tests.people import administrator, person, signed_in, viewer
-from tests.two_way import TwoWay, key
+from tests.two_way import TwoWay, account, key
 
 pytestmark = pytest.mark.django_db(transaction=True)
 FIND = "admin:ledger_change_find"
@@ -290,6 +291,27 @@ def test_why_it_did_not_sync_is_answered(pair):
     conflict = page.context["conflicts"][0]
     link = reverse("admin:ledger_conflict_change", args=(conflict.pk,))
     assert page.content.decode().count(link) == 2
+
+
+def test_a_record_that_no_rule_has_met_is_asked_about_by_its_key(pair):
+    pair.rule.filter = "credit < 1000"
+    save_rule(pair.rule, [], actor=None)
+    pair.on_left("INSERT INTO contacts (id, name, credit) VALUES (9, 'Rich', 9999)")
+    pair.run()
+    client = signed_in(administrator())
+    asked = client.get(reverse(FIND), {"key": "9"}).context["unknown"]
+    reasons = {}
+    for place in asked:
+        page = client.get(place["url"])
+        reasons[place["dataset"]] = page.context["findings"][0].reason
+        assert "Sync this record now" in page.content.decode()
+    assert reasons == {pair.mapping.left: "filtered_out", pair.mapping.right: "never_seen"}
+
+
+def test_a_record_that_waits_to_be_matched_is_found_by_its_key(pair):
+    pair.meet({"kind": "match", "left_key": key(70), "left": account(70)})
+    page = signed_in(administrator()).get(reverse(FIND), {"key": "70"}, follow=True)
+    assert [conflict.kind for conflict in page.context["conflicts"]] == ["match"]
 
 
 def test_both_sides_are_read_this_moment(pair):

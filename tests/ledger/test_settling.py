@@ -243,3 +243,18 @@ def test_link_batches_hold_every_link_once(monkeypatch):
     assert [table.num_rows for table in tables] == [3, 3, 2]
     keys = [text for table in tables for text in table.column("right_key").to_pylist()]
     assert sorted(keys) == sorted(key(f"r{n}") for n in range(8))
+
+
+def test_a_link_to_a_key_that_the_target_gave_again_outlives_the_old_ones_deletion():
+    """Somebody deleted right 3; that key goes to the counterpart of left 1; then left 3 goes."""
+    mine = work()
+    refresh_links(mine, refreshed((3, 3, {"name": "c"}, {"name": "c"})))
+    a = {"name": "a"}
+    insert, delete = plan(
+        mine,
+        change("insert", 1, None, after=a, base_left=a, base_right=a),
+        change("delete", 3, 3, side="left", before={"name": "c"}),
+    )
+    settle(mine, [insert], {}, stored={1: Stored(own_key=key(3))})
+    settle(mine, [delete], {})
+    assert list(Link.objects.values_list("left_key", "right_key")) == [(key(1), key(3))]

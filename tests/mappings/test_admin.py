@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from django.urls import reverse
 
+from apps.connectors.errors import ConfigurationError
 from apps.connectors.types import NeutralType
+from apps.engine.spec import FieldMappingSpec
 from apps.mappings.admin.editor import editor_for, incompatibility
 from apps.mappings.models import Mapping
 from apps.mappings.selectors import mapping_spec
+from apps.mappings.services import save_mapping
 from tests.people import administrator, person, signed_in, viewer
 from tests.platforms import Pair
 
@@ -56,6 +59,13 @@ def test_saving_makes_a_new_version(pair):
     assert pair.mapping.fields.get(right="note").left == "name"
 
 
+def test_a_dataset_is_not_mapped_onto_itself(pair):
+    pair.mapping.right = pair.mapping.left
+    fields = [FieldMappingSpec(right="id", left="id")]
+    with pytest.raises(ConfigurationError, match="both sides are"):
+        save_mapping(pair.mapping, fields, ["id"], actor=None)
+
+
 def test_saving_what_is_stored_makes_no_version(pair):
     signed_in(administrator()).post(change_url(pair.mapping), posted(pair.mapping))
     assert pair.mapping.versions.count() == 1
@@ -77,7 +87,7 @@ def test_the_preview_shows_real_values_and_each_rows_error(pair):
     page = client.post(reverse("admin:mappings_mapping_preview"), data).content.decode()
     assert "<b>Name 1</b>" in page
     assert "lowr" in page
-    assert page.count("hx-swap-oob") == len(pair.mapping.right.schema().fields)
+    assert page.count('id="ls-preview-') == len(pair.mapping.right.schema().fields)
 
 
 def test_the_preview_looks_through_the_links_of_a_rule(pair):

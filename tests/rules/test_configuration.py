@@ -80,6 +80,7 @@ rules:
     schedule:
       daily_at: 06:30
       time_zone: Europe/Berlin
+      verify_hours: 168
 """
 
 
@@ -146,6 +147,21 @@ def test_a_changed_fact_is_shown_before_and_after(variables: dict[str, str]) -> 
         "mapping": ["fields.origin.constant: crm → sales"],
         "rule": ["schedule.daily_at: 06:30:00 → 07:00:00"],
     }
+
+
+@pytest.mark.parametrize(
+    ("fact", "words"),
+    [
+        ("subject_field: nobody", "'nobody' is no field"),
+        ('depends_on: ["crm: people"]', "depends on itself"),
+    ],
+)
+def test_facts_of_a_dataset_that_lead_nowhere_are_refused(
+    variables: dict[str, str], fact: str, words: str
+) -> None:
+    text = TEXT.replace("subject_field: id", fact)
+    with pytest.raises(ConfigurationError, match=words):
+        apply(read_text(text), actor=None, variables=variables)
 
 
 def test_a_dry_application_leaves_everything_as_it_was(variables: dict[str, str]) -> None:
@@ -228,6 +244,18 @@ def test_what_is_exported_can_be_applied_and_changes_nothing(variables: dict[str
     exported = export_text()
 
     assert apply(read_text(exported), actor=None, variables={}).is_empty
+
+
+def test_limits_of_a_source_are_applied_and_exported(variables: dict[str, str]) -> None:
+    limited = TEXT.replace("    owner: Sales\n", "    owner: Sales\n    most_partitions: 4\n")
+    apply(read_text(limited), actor=None, variables=variables)
+    source = Source.objects.get(most_partitions=4)
+    assert f"most_partitions: {source.most_partitions}" in export_text()
+    apply(read_text(TEXT), actor=None, variables=variables)
+    source.refresh_from_db()
+    assert source.most_partitions is None, "what is left out has its default"
+    with pytest.raises(ConfigurationFileError, match="most_partitions"):
+        read_text(limited.replace("most_partitions: 4", "most_partitions: 0"))
 
 
 def test_a_secret_leaves_in_no_form(variables: dict[str, str], tmp_path: Path) -> None:

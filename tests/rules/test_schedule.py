@@ -65,6 +65,9 @@ def test_manual_is_never_due() -> None:
         ({"schedule_kind": "daily"}, "at what time"),
         ({"schedule_kind": "cron", "cron": "61 * * * *"}, "no cron expression"),
         ({"schedule_kind": "cron", "cron": ""}, "no cron expression"),
+        ({"schedule_kind": "cron", "cron": "*/5 * * * * *"}, "not five fields"),
+        ({"schedule_kind": "every", "every_minutes": 99_999_999_999}, "more than a year"),
+        ({"schedule_kind": "daily", "daily_at": time(6, 0, 30)}, "counts in minutes"),
     ],
 )
 def test_wrong_schedules_say_what_is_wrong(facts: dict[str, Any], words: str) -> None:

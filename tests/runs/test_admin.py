@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.urls import reverse
 
+from apps.core.clock import now
 from apps.engine.spec import CheckKind, CheckSpec
 from apps.runs.admin import changes
-from apps.runs.models import Run
+from apps.runs.models import Partition, Run, RunStatus
+from apps.runs.selectors import run_progress
 from apps.runs.services import request_run, work_until_finished
 from tests.people import administrator, person, signed_in, viewer
 from tests.platforms import Pair
@@ -81,6 +85,28 @@ def test_the_live_part_goes_on_until_the_run_ends(pair):
     work_until_finished(run)
     assert client.get(url("live", run)).status_code == 286
     assert "data-ls-poll" not in client.get(url("change", run)).content.decode()
+
+
+def test_the_live_part_renews_all_that_a_run_changes(pair):
+    client = signed_in(administrator())
+    run = request_run(pair.rule, actor=None)
+    Run.objects.filter(pk=run.pk).update(status=RunStatus.APPLYING, lane=Run.Lane.RECONCILE)
+    page = client.get(url("live", run)).content.decode()
+    renewed = re.findall(r'id="(ls-run-\w+)" hx-swap-oob="true"', page)
+    assert renewed == ["ls-run-status", "ls-run-facts", "ls-run-partitions"]
+    status, _, rest = page.partition('id="ls-run-facts"')
+    assert "Applying" in status.rpartition('id="ls-run-status"')[2]
+    assert "Reconcile" in rest
+
+
+def test_nothing_is_estimated_once_all_is_read(pair):
+    run = request_run(pair.rule, actor=None)
+    moment = now()
+    run.status, run.started_at, run.read_estimate = "planning", moment - timedelta(seconds=9), 10
+    Partition.objects.create(run=run, number=7, kind="records", read=5)
+    assert run_progress(run).eta_seconds is not None
+    run.partitions.update(read=10)
+    assert run_progress(run).eta_seconds is None
 
 
 def test_the_live_part_sends_only_new_lines(pair):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,10 @@ import pytest
 from django.core.exceptions import PermissionDenied
 
 from apps.core.clock import now
+from apps.engine.types_sql import key_text
+from apps.ledger.selectors import run_changes
+from apps.mappings.services import save_mapping
+from apps.rules.services import save_rule
 from apps.runs.models import Run
 from apps.runs.services import (
     ChangeSelection,
@@ -21,14 +27,15 @@ from apps.runs.services import (
     work_until_finished,
 )
 from apps.runs.services.errors import NotWaiting, RunRefused
+from apps.sources.services import save_source
 from tests.people import person
 from tests.platforms import PLAIN_FIELDS, Pair, lines
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def made(folder: Path, **facts: Any) -> Pair:
-    pair = Pair(folder, fields=PLAIN_FIELDS, facts=facts)
+def made(folder: Path, name: str = "pair", **facts: Any) -> Pair:
+    pair = Pair(folder, name, fields=PLAIN_FIELDS, facts=facts)
     pair.add_customers(5)
     return pair
 
@@ -176,6 +183,26 @@ def test_four_eyes(tmp_path: Path) -> None:
     assert work_until_finished(run).status == "succeeded"
 
 
+def test_four_eyes_on_a_run_that_nobody_asked_for(tmp_path: Path) -> None:
+    """Who last changed what it does does not let it pass."""
+    pair = made(tmp_path, approval="always", four_eyes=True)
+    rights = ("runs.view_run", "runs.approve_run", "rules.change_rule", "mappings.change_mapping")
+    author, mapper, other = (person(n, *rights) for n in ("author", "mapper", "other"))
+    pair.rule.max_changes = 1_000
+    save_rule(pair.rule, (), actor=author)
+    run = work_until_finished(request_run(pair.rule, actor=None, trigger="schedule"))
+    with pytest.raises(PermissionDenied, match="last changed the rule"):
+        approve_run(run, actor=author)
+    reject_run(run, actor=author)
+
+    save_mapping(pair.mapping, PLAIN_FIELDS[:3], ["client_id"], actor=mapper)
+    run = work_until_finished(request_run(pair.rule, actor=None, trigger="schedule"))
+    with pytest.raises(PermissionDenied, match="last changed the rule"):
+        approve_run(run, actor=mapper)
+    approve_run(run, actor=other)
+    assert work_until_finished(run).status == "succeeded"
+
+
 def test_the_first_run_alone_asks(tmp_path: Path) -> None:
     pair = made(tmp_path, approval="first")
     assert pair.run(mode="dry_run").status == "planned"
@@ -185,6 +212,24 @@ def test_the_first_run_alone_asks(tmp_path: Path) -> None:
     work_until_finished(run)
     pair.add_customers(1, start=9)
     assert pair.run().status == "succeeded"
+
+
+def test_some_records_and_empty_plans_are_no_first_run(tmp_path: Path) -> None:
+    pair = made(tmp_path, approval="first")
+    one = pair.run(keys=[(key_text(["1"]), "")])
+    approve_run(one, actor=None)
+    assert work_until_finished(one).inserted == 1
+    some = pair.run()
+    first = run_changes(some.pk, limit=1)[0].pk
+    approve_run(some, actor=None, selection=ChangeSelection(ids=(first,)))
+    assert work_until_finished(some).inserted == 1
+    assert pair.run().status == "waiting"
+
+    empty = made(tmp_path, name="empty", approval="first")
+    empty.on_left("DELETE FROM customers")
+    assert empty.run().status == "succeeded"
+    empty.add_customers(2)
+    assert empty.run().status == "waiting"
 
 
 def test_a_guard_asks_instead_of_refusing(tmp_path: Path) -> None:
@@ -211,3 +256,24 @@ def test_an_empty_plan_waits_for_nobody(pair: Pair) -> None:
     approve_run(pair.run(), actor=None)
     work_until_finished(pair.rule.runs.latest("created_at"))
     assert pair.run().status == "succeeded"
+
+
+def test_a_source_that_leads_elsewhere_makes_the_next_plan_wait(tmp_path: Path) -> None:
+    """The other database may hold the same data, or other records under the same keys."""
+    pair = made(tmp_path, approval="never")
+    pair.run()
+    other = tmp_path / "other.db"
+    shutil.copy(pair.right_path, other)
+    with sqlite3.connect(other) as database:
+        database.execute("UPDATE clients SET full_name = 'somebody else'")
+    source = pair.mapping.right.source
+    save_source(source, {"path": str(other)}, actor=None)
+    pair.on_left("DELETE FROM customers WHERE id = 1")
+    run = pair.run()
+    assert (run.status, run.planned_deletes) == ("waiting", 1), lines(run)
+    assert run.waits_for.startswith(f"{source.name} leads elsewhere than in the rule's last run")
+    approve_run(run, actor=None)
+    run = work_until_finished(run)
+    assert run.status == "succeeded", lines(run)
+    pair.on_left("DELETE FROM customers WHERE id = 2")
+    assert pair.run().status == "succeeded"  # that is where its data is now

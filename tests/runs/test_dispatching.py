@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from kombu.exceptions import OperationalError
 
 from apps.core.clock import now
 from apps.core.services import set_platform_paused
-from apps.rules.services import set_enabled
+from apps.rules.models import Rule
+from apps.rules.services import save_rule, set_enabled
 from apps.runs.models import DueRun, Partition, Run
 from apps.runs.services import dispatching, request_run, start_due_runs, tick, work_until_finished
 from tests.platforms import PLAIN_FIELDS, Pair
@@ -104,6 +105,28 @@ def test_missed_times_are_one_run(pair: Pair, sent: list[str]) -> None:
     set_enabled(pair.rule, True, actor=None)
     assert len(start_due_runs(now() + timedelta(hours=2))) == 1
     assert DueRun.objects.count() == 1
+
+
+def test_another_schedule_makes_up_for_no_time_that_has_passed(pair: Pair, sent: list[str]) -> None:
+    set_enabled(pair.rule, True, actor=None)
+    pair.rule.schedule_since = now() - timedelta(days=3)
+    pair.rule.schedule_kind = Rule.ScheduleKind.DAILY
+    pair.rule.daily_at = (now() - timedelta(hours=1)).time().replace(second=0, microsecond=0)
+    save_rule(pair.rule, [], actor=None)
+    assert start_due_runs() == []
+    assert len(start_due_runs(now() + timedelta(days=1))) == 1
+
+
+def test_a_schedule_that_cannot_be_reckoned_stops_no_other_rule(
+    pair: Pair, tmp_path: Path, sent: list[str]
+) -> None:
+    facts = {"schedule_kind": "daily", "daily_at": time(6, 0)}
+    bad = Pair(tmp_path, name="a bad one", fields=PLAIN_FIELDS, facts=facts)
+    for rule in (bad.rule, pair.rule):
+        set_enabled(rule, True, actor=None)
+    Rule.objects.filter(pk=bad.rule.pk).update(time_zone="Atlantis/Capital")  # no longer there
+    later = now() + timedelta(minutes=6)
+    assert [run.rule for run in start_due_runs(later)] == [pair.rule]
 
 
 def test_a_due_time_while_a_run_goes_on_is_skipped_and_says_why(

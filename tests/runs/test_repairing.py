@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from apps.core.clock import now
+from apps.rules.services import set_enabled
 from apps.runs.services import approve_run, propose_repair, work_until_finished
 from apps.runs.services.errors import RunRefused
+from apps.runs.services.scheduling import start_due_verifications
 from tests.platforms import PLAIN_FIELDS, Pair, TwoWayPair, lines
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -52,3 +56,18 @@ def test_both_ways(tmp_path: Path) -> None:
     run = pair.run(mode="verify")
     assert run.accuracy["different"] == 2, lines(run)
     assert run.accuracy["fields"] == {"full_name": 1, "balance": 1}
+
+
+def test_a_rule_is_verified_when_its_last_verification_is_too_long_ago(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, fields=PLAIN_FIELDS, facts={"verify_hours": 24})
+    pair.add_customers(2)
+    pair.run()
+    assert start_due_verifications(now() + timedelta(hours=25)) == []  # not enabled
+    set_enabled(pair.rule, True, actor=None)
+    assert start_due_verifications(now() + timedelta(hours=23)) == []
+    (run,) = start_due_verifications(now() + timedelta(hours=25))
+    assert (run.mode, run.trigger) == ("verify", "schedule")
+    assert start_due_verifications(now() + timedelta(hours=49)) == []  # it goes on
+    assert work_until_finished(run).accuracy["equal"] == 2
+    assert start_due_verifications(now() + timedelta(hours=23)) == []
+    assert len(start_due_verifications(now() + timedelta(hours=49))) == 1

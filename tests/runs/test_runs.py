@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
+from apps.connectors.errors import ConfigurationError
 from apps.core.clock import now
 from apps.core.services import set_platform_paused
-from apps.engine.spec import CheckKind, CheckSpec, FieldMappingSpec, Severity
+from apps.engine.spec import CheckKind, CheckSpec, FieldMappingSpec, MatchFieldSpec, Severity
 from apps.ledger.models import Change, Link, Rejection
 from apps.ledger.services import edit_rejection
 from apps.mappings.services import save_mapping
+from apps.rules.selectors import rule_notes
 from apps.rules.services import save_rule
 from apps.runs.models import Run
 from apps.runs.services import (
@@ -25,7 +27,8 @@ from apps.runs.services import (
 )
 from apps.runs.services.applying import PartitionApply
 from apps.runs.services.errors import RunRefused
-from tests.platforms import FIELDS, PLAIN_FIELDS, Pair, lines
+from apps.sources.models import Dataset, Source
+from tests.platforms import CLIENTS, FIELDS, PLAIN_FIELDS, Pair, lines, sqlite_source
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -81,6 +84,59 @@ def test_delete_policy_propagates_to_linked_records_only(pair: Pair) -> None:
     assert 900 in keys
 
 
+def test_a_computed_field_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    """At the mapping; and at the run, where the table came to compute it later."""
+    computed = CLIENTS.replace("note TEXT DEFAULT 'own'", "note TEXT AS (upper(mail)) STORED")
+    fields = (*FIELDS, FieldMappingSpec(right="note", left="name"))
+    with pytest.raises(ConfigurationError, match="'note' is computed"):
+        Pair(tmp_path, clients_sql=computed, fields=fields)
+    pair = Pair(tmp_path, name="later", fields=fields)
+    pair.add_customers(2)
+    pair.on_right("DROP TABLE clients")
+    pair.on_right(computed)
+    run = pair.run()
+    assert (run.status, run.cause_code) == ("failed", "configuration.invalid"), lines(run)
+    assert "'note'" in run.cause
+
+
+def lead_elsewhere(pair: Pair, folder: Path) -> Dataset:
+    """Lead the pair's mapping to a table that looks the same, in another database."""
+    other = sqlite_source("elsewhere", folder / "elsewhere.db", CLIENTS).datasets.get()
+    pair.mapping.right = other
+    save_mapping(pair.mapping, FIELDS, ["client_id"], actor=None)
+    return other
+
+
+def test_links_are_not_taken_for_those_of_another_dataset(pair: Pair, tmp_path: Path) -> None:
+    pair.add_customers(10)
+    pair.run()
+    pair.on_left("DELETE FROM customers WHERE id = 4")
+    lead_elsewhere(pair, tmp_path)
+    pair.right_path = tmp_path / "elsewhere.db"
+    pair.on_right("INSERT INTO clients (client_id, full_name) VALUES (4, 'theirs')")
+    run = pair.run()
+    assert (run.status, run.cause_code) == ("failed", "run.other_datasets"), lines(run)
+    assert [row[1] for row in pair.clients()] == ["theirs"]
+
+
+def test_a_plan_is_not_applied_to_another_dataset(pair: Pair, tmp_path: Path) -> None:
+    pair.add_customers(3)
+    run = planned_by_hand(request_run(pair.rule, actor=None))
+    lead_elsewhere(pair, tmp_path)
+    pair.right_path = tmp_path / "elsewhere.db"
+    run = work_until_finished(run)
+    assert (run.status, run.cause_code) == ("failed", "run.other_datasets"), lines(run)
+    assert pair.clients() == []
+
+
+def test_a_run_notes_how_many_records_there_are(pair: Pair) -> None:
+    pair.add_customers(7)
+    assert pair.mapping.left.source.health == Source.Health.OK  # it was discovered
+    pair.run()
+    datasets = Dataset.objects.order_by("name").values_list("name", "row_count")
+    assert list(datasets) == [("clients", 7), ("customers", 7)]
+
+
 def test_marked_instead_of_deleted(tmp_path: Path) -> None:
     pair = Pair(tmp_path, facts={"on_delete": "mark", "mark_field": "gone"})
     pair.add_customers(10)
@@ -90,6 +146,44 @@ def test_marked_instead_of_deleted(tmp_path: Path) -> None:
     assert (run.updated, run.deleted) == (1, 0), lines(run)
     assert len(pair.clients()) == 10
     assert pair.run().planned == 0
+
+
+def test_a_mark_goes_when_its_record_comes_back_if_its_field_is_mapped(tmp_path: Path) -> None:
+    facts = {"on_delete": "mark", "mark_field": "gone"}
+    unmapped = Pair(tmp_path, name="unmapped", facts=facts)
+    assert any("stays marked" in note for note in rule_notes(unmapped.rule))
+    pair = Pair(
+        tmp_path, facts=facts, fields=(*FIELDS, FieldMappingSpec(right="gone", constant="false"))
+    )
+    assert rule_notes(pair.rule) == []
+    pair.add_customers(4)
+    pair.run()
+    pair.on_left("DELETE FROM customers WHERE id = 3")
+    assert pair.run().updated == 1
+    pair.add_customers(1, start=3)
+    assert pair.run().updated == 1
+    assert pair.run().planned == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "match", "words"),
+    [
+        (["note"], (), "'note' is not mapped"),
+        (["client_id"], (MatchFieldSpec(field="mail"),), "match fields"),
+    ],
+)
+def test_a_one_way_rule_is_refused_what_it_would_not_heed(
+    pair: Pair, key: list[str], match: tuple[MatchFieldSpec, ...], words: str
+) -> None:
+    save_mapping(pair.mapping, FIELDS, key, match, actor=None)
+    with pytest.raises(ConfigurationError, match=words):
+        pair.run()
+
+
+def test_a_text_is_no_cursor(tmp_path: Path) -> None:
+    """'10' comes before '9': its record would be passed over."""
+    with pytest.raises(ConfigurationError, match="'name' is of type text"):
+        Pair(tmp_path, facts={"delta": "cursor", "cursor_field": "name"})
 
 
 def test_an_empty_source_is_refused(pair: Pair) -> None:

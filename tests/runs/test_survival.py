@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS = 12_000
 
 
-def survive(phase: str, broker: str, platform: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.survival", "--rows", str(ROWS)]
+def survive(phase: str, broker: str, platform: str, way: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.survival", "--rows", str(ROWS), "--way", way]
     command += ["--phase", phase, "--broker", broker, "--platform", platform, "--timeout", "120"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
@@ -25,23 +25,42 @@ def survive(phase: str, broker: str, platform: str) -> dict[str, Any]:
 
 @pytest.mark.processes
 @pytest.mark.postgresql
-@pytest.mark.parametrize("phase", ["prepare", "plan", "apply", "verify"])
 @pytest.mark.parametrize(
-    ("broker", "platform"),
+    ("way", "phase"),
     [
-        ("embedded", "sqlite"),
-        pytest.param("redis", "postgresql", marks=pytest.mark.redis),
+        ("load", "prepare"),
+        ("records", "plan"),
+        ("records", "apply"),
+        ("load", "apply"),
+        ("records", "verify"),
     ],
 )
-def test_a_killed_worker_loses_nothing(phase: str, broker: str, platform: str) -> None:
-    assert_whole(survive(phase, broker, platform))
+def test_a_killed_worker_loses_nothing_embedded(way: str, phase: str) -> None:
+    assert_whole(survive(phase, "embedded", "sqlite", way))
+
+
+@pytest.mark.processes
+@pytest.mark.postgresql
+@pytest.mark.redis
+@pytest.mark.parametrize(
+    ("way", "phase"),
+    [
+        ("records", "prepare"),
+        ("load", "plan"),
+        ("records", "apply"),
+        ("load", "apply"),
+        ("load", "verify"),
+    ],
+)
+def test_a_killed_worker_loses_nothing_with_redis(way: str, phase: str) -> None:
+    assert_whole(survive(phase, "redis", "postgresql", way))
 
 
 @pytest.mark.processes
 @pytest.mark.postgresql
 @pytest.mark.rabbitmq
 def test_rabbitmq_works_as_the_broker_too() -> None:
-    assert_whole(survive("apply", "rabbitmq", "postgresql"))
+    assert_whole(survive("apply", "rabbitmq", "postgresql", "records"))
 
 
 def assert_whole(result: dict[str, Any]) -> None:

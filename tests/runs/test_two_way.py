@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from apps.engine.spec import CheckSpec
+from apps.engine.types_sql import key_text
 from apps.ledger.models import Conflict, Link
 from apps.ledger.services import Choice, Decision, decide
 from apps.runs.models import Run
@@ -132,6 +134,41 @@ def test_a_decision_about_other_values_asks_again(pair: TwoWayPair) -> None:
     assert len(pair.conflicts()) == 1
 
 
+def test_a_decision_that_a_side_refuses_stays_until_it_is_written(pair: TwoWayPair) -> None:
+    conflict = conflict_on_name(pair)
+    pair.on_right(
+        "CREATE TRIGGER refuse BEFORE UPDATE ON clients BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
+    decide(conflict, Decision(record="left"), seen=conflict.seen, actor=None)
+    assert pair.run().rejected == 1
+    conflict.refresh_from_db()
+    assert conflict.state == "decided"
+    pair.on_right("DROP TRIGGER refuse")
+    pair.run()
+    conflict.refresh_from_db()
+    assert conflict.state == "resolved"
+    assert_in_step(pair)
+
+
+def test_a_taken_value_is_decided_for_a_side_or_asked_about_again(tmp_path: Path) -> None:
+    unique = CheckSpec(name="one name", kind="unique", field="full_name")
+    pair = TwoWayPair(tmp_path, checks=[unique])
+    pair.add_customers(3)
+    pair.run()
+    pair.on_left("UPDATE customers SET name = ' Name 1 ' WHERE id = 2")
+    pair.run()
+    (conflict,) = pair.conflicts()
+    decide(conflict, Decision(record="left"), seen=conflict.seen, actor=None)
+    pair.run()
+    (conflict,) = pair.conflicts()
+    decide(conflict, Decision(record="right"), seen=conflict.seen, actor=None)
+    pair.run()
+    conflict.refresh_from_db()
+    assert conflict.state == "resolved"
+    assert pair.customers()[1][1] == " Name 2 "
+    assert_in_step(pair)
+
+
 def test_a_conflict_that_people_settle_at_the_sides_is_withdrawn(pair: TwoWayPair) -> None:
     conflict = conflict_on_name(pair)
     pair.on_right("UPDATE clients SET full_name = 'left' WHERE client_id = 2")
@@ -185,17 +222,18 @@ def test_a_record_that_the_left_cannot_hold_is_rejected_and_others_flow(pair: Tw
     assert pair.customers()[1][1] == "fine"
 
 
+def cursor_pair(folder: Path, **options: Any) -> TwoWayPair:
+    """Both sides are read by their modification time."""
+    stamp = "gone BOOLEAN DEFAULT 0, changed TIMESTAMP DEFAULT '2026-01-01 00:00:00'"
+    clients_sql = CLIENTS.replace("gone BOOLEAN DEFAULT 0", stamp)
+    facts = {"delta": "cursor", "cursor_field": "changed", "right_cursor_field": "changed"}
+    return TwoWayPair(folder, facts=facts, clients_sql=clients_sql, **options)
+
+
 class TestCursor:
     @pytest.fixture
     def pair(self, tmp_path: Path) -> TwoWayPair:
-        stamp = "gone BOOLEAN DEFAULT 0, changed TIMESTAMP DEFAULT '2026-01-01 00:00:00'"
-        clients_sql = CLIENTS.replace("gone BOOLEAN DEFAULT 0", stamp)
-        facts = {
-            "delta": "cursor",
-            "cursor_field": "changed",
-            "right_cursor_field": "changed",
-        }
-        pair = TwoWayPair(tmp_path, facts=facts, clients_sql=clients_sql)
+        pair = cursor_pair(tmp_path)
         pair.add_customers(20)
         assert pair.run().inserted == 20
         pair.on_right("UPDATE clients SET changed = '2025-01-01 00:00:00' WHERE client_id < 20")
@@ -211,6 +249,36 @@ class TestCursor:
         assert run.cursor_from
         assert run.right_cursor_from
         assert pair.customers() == pair.clients()
+
+    def test_what_the_left_refused_of_the_right_is_tried_again(self, pair: TwoWayPair) -> None:
+        pair.on_left(
+            "CREATE TRIGGER refuse BEFORE INSERT ON customers WHEN NEW.balance > 100 "
+            "BEGIN SELECT RAISE(ABORT, 'too much'); END"
+        )
+        values = "VALUES (71, 'r', 500, '2026-02-02 00:00:00')"
+        pair.on_right(f"INSERT INTO clients (client_id, full_name, balance, changed) {values}")
+        assert pair.run().rejected == 1
+        pair.on_right("UPDATE clients SET changed = '2026-03-03 00:00:00' WHERE client_id = 6")
+        assert pair.run().rejected == 1
+        (rejection,) = pair.open_rejections()
+        assert rejection.right_key == key_text(["71"])
+        pair.on_left("DROP TRIGGER refuse")
+        assert pair.run().inserted_left == 1
+        assert pair.open_rejections() == []
+
+    def test_a_value_that_another_record_sets_free_is_noticed(self, tmp_path: Path) -> None:
+        unique = CheckSpec(name="one name", kind="unique", field="full_name")
+        pair = cursor_pair(tmp_path, checks=[unique])
+        pair.add_customers(4)
+        pair.on_left("UPDATE customers SET name = 'same' WHERE id IN (1, 2)")
+        assert pair.run().conflicts == 2
+        pair.run()
+        later = "changed = '2026-02-02 00:00:00'"
+        pair.on_left(f"UPDATE customers SET name = 'free', {later} WHERE id = 1")
+        run = pair.run()
+        assert run.cursor_from
+        assert run.inserted == 2, lines(run)
+        assert pair.conflicts() == []
 
     def test_the_sweep_finds_deletes_and_late_commits_of_both_sides(self, pair: TwoWayPair) -> None:
         pair.on_left("DELETE FROM customers WHERE id = 5")

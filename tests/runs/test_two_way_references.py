@@ -49,9 +49,9 @@ class Staff:
         variables = {"LEFT": str(self.left), "RIGHT": str(self.right)}
         apply(read_text(CONFIGURATION, "staff.yaml"), actor=None, variables=variables)
 
-    def query(self, path: Path, sql: str) -> list[tuple[Any, ...]]:
+    def query(self, path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         with sqlite3.connect(path) as database:
-            return list(database.execute(sql))
+            return list(database.execute(sql, values))
 
     def run(self) -> Run:
         run = work_until_finished(request_run(Rule.objects.get(), actor=None))

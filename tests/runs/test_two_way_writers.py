@@ -19,8 +19,10 @@ def disturbed(*options: str) -> dict[str, Any]:
     command += ["--kill-every", "7", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
+    said = [line for line in done.stderr.splitlines() if "Written(" in line or "{'key'" in line]
+    print("\n".join(said))  # pytest shows it beside a failure
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result | {"examples": done.stderr[-2_000:]}
+    return result
 
 
 @pytest.mark.processes
@@ -37,8 +39,8 @@ def test_nothing_is_lost_while_four_writers_edit_and_workers_are_killed(
 ) -> None:
     result = disturbed("--broker", broker, "--platform", platform)
     assert result["equal"], result
-    assert result["lost"] == 0, result
-    assert result["unexplained"] == 0, result
+    for name in ("lost", "forgotten", "wrong_points", "unexplained"):
+        assert result[name] == 0, (name, result)
     assert result["open_conflicts"] == 0, result
     assert set(result["runs"]) <= {"succeeded", "partial"}, result
     assert result["kills"] >= 1, result

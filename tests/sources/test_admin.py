@@ -194,3 +194,20 @@ def test_the_inventory_takes_a_personal_data_class(client, tmp_path: Path):
         data[f"form-{number}-personal_data"] = "contact" if field.name == "email" else ""
     assert client.post(address, data).status_code == 302
     assert Field.objects.get(name="email").personal_data == "contact"
+
+
+def test_limits_are_set_and_taken_away_with_history(client, stored):
+    page = client.get(change_url(stored)).content.decode()
+    assert "each holds a connection or two" in page
+    limits = {"most_partitions": "3", "most_rows_per_second": "500", "most_bytes_per_second": ""}
+    assert client.post(change_url(stored), {**ADD, **limits, "_save": "1"}).status_code == 302
+    stored.refresh_from_db()
+    assert (stored.most_partitions, stored.most_rows_per_second) == (3, 500)
+    assert stored.most_bytes_per_second is None
+    assert client.post(change_url(stored), {**ADD, "_save": "1"}).status_code == 302
+    assert [row.most_partitions for row in stored.history.all()][:2] == [None, 3]
+
+
+def test_a_limit_of_nothing_is_refused(client, stored):
+    answer = client.post(change_url(stored), {**ADD, "most_partitions": "0", "_save": "1"})
+    assert "most_partitions" in answer.context["adminform"].form.errors

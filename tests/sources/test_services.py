@@ -38,7 +38,15 @@ def test_a_secret_that_is_not_given_stays(source: Source) -> None:
     assert source.secrets() == {"password": CANARY}
 
 
-@pytest.mark.parametrize("move", [{"host": "evil.example.org"}, {"port": 6543}])
+@pytest.mark.parametrize(
+    "move",
+    [
+        {"host": "evil.example.org"},
+        {"port": 6543},
+        {"tls": "disable"},  # whoever listens on the way could read it
+        {"ca_certificate": "/tmp/own.pem"},
+    ],
+)
 def test_a_secret_does_not_follow_to_another_address(source: Source, move: dict[str, Any]) -> None:
     assert kept_secrets(source, "postgresql", without_password(**move)) == {}
     save_source(source, without_password(**move), actor=None)
@@ -47,7 +55,8 @@ def test_a_secret_does_not_follow_to_another_address(source: Source, move: dict[
 
 
 def test_the_default_port_is_the_same_address(source: Source) -> None:
-    assert kept_secrets(source, "postgresql", without_password(port=5432))
+    same = without_password(port=5432, tls="prefer", ca_certificate="")
+    assert kept_secrets(source, "postgresql", same)
 
 
 def test_a_secret_of_another_row_does_not_open(source: Source) -> None:

@@ -128,9 +128,9 @@ class FilesConnector(Connector[FilesSettings]):
 
     def read(self, request: ReadRequest) -> Iterator[ReadBatch]:
         """Read records; keys, cursors and ranges are looked up by reading the whole file."""
-        chosen = [r for r in (request.key_range, request.cursor, request.keys) if r is not None]
+        chosen = [r for r in (request.part, request.cursor, request.keys) if r is not None]
         if len(chosen) > 1:
-            raise ValueError("at most one of key_range, cursor and keys")
+            raise ValueError("at most one of part, cursor and keys")
         selection = Selection(request)
         is_group = request.dataset.name in self.settings.groups
         for ref in self._folder.members(request.dataset.name):

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from apps.connectors.base import FieldSchema, RawRejection, ReadBatch, ReadRequest
+from apps.connectors.base import FieldSchema, KeyRange, RawRejection, ReadBatch, ReadRequest
 from apps.connectors.errors import ConfigurationError, FieldMissing
 from apps.connectors.files.conversion import identity
 from apps.connectors.files.rows import Rows, rejection_of
@@ -59,8 +59,8 @@ class Selection:
             names += request.keys.column_names
         if request.cursor is not None:
             names.append(request.cursor.field)
-        if request.key_range is not None:
-            names.append(request.key_range.field)
+        if isinstance(request.part, KeyRange):
+            names += request.part.fields
         return [self._field(name) for name in dict.fromkeys(names)]
 
     @property
@@ -104,8 +104,8 @@ class Selection:
             masks.append(pc.is_in(found, value_set=self._keys))
         if request.cursor is not None and request.cursor.after is not None and rows.num_rows:
             masks.append(self._after_cursor(rows.columns[request.cursor.field]))
-        if request.key_range is not None and rows.num_rows:
-            masks.extend(self._in_range(rows.columns[request.key_range.field]))
+        if isinstance(request.part, KeyRange) and rows.num_rows:
+            masks.extend(_in_range(rows.columns[request.part.fields[0]], request.part))
         return _all_of(masks)
 
     def _after_cursor(self, column: pa.Array) -> pa.Array:
@@ -122,14 +122,15 @@ class Selection:
             ) from None
         return pc.fill_null(pc.greater_equal(column, bound), True)
 
-    def _in_range(self, column: pa.Array) -> list[pa.Array]:
-        bounds = self._request.key_range
-        masks = []
-        if bounds is not None and bounds.lower is not None:
-            masks.append(pc.fill_null(pc.greater_equal(column, bounds.lower), False))
-        if bounds is not None and bounds.upper is not None:
-            masks.append(pc.fill_null(pc.less(column, bounds.upper), False))
-        return masks
+
+def _in_range(column: pa.Array, part: KeyRange) -> list[pa.Array]:
+    """Masks of the rows whose key of one field is in a range."""
+    masks = []
+    if part.lower is not None:
+        masks.append(pc.fill_null(pc.greater_equal(column, part.lower[0]), False))
+    if part.upper is not None:
+        masks.append(pc.fill_null(pc.less(column, part.upper[0]), part.lower is None))
+    return masks
 
 
 def _key_values(rows: Rows, row: int, key: Sequence[str]) -> dict[str, Any] | None:

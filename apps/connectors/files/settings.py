@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
@@ -14,6 +14,8 @@ _Exact = Annotated[str, StringConstraints(strip_whitespace=False)]
 
 
 class FilesSettings(ConnectorSettings):
+    location: ClassVar[tuple[str, ...]] = ("folder",)
+
     folder: str = Field(
         title="Folder",
         description="Absolute path of the folder that holds the files.",

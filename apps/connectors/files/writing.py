@@ -19,6 +19,7 @@ from apps.connectors.base import (
     ChangeBatch,
     DatasetSchema,
     Fence,
+    Note,
     Operation,
     WriteProblem,
     WriteResult,
@@ -81,7 +82,12 @@ class FileWriteSession(WriteSession):
         self._right.release()
 
     def apply(
-        self, batch: ChangeBatch, fence: Fence, *, returning: Sequence[str] = ()
+        self,
+        batch: ChangeBatch,
+        fence: Fence,
+        *,
+        returning: Sequence[str] = (),
+        note: Note | None = None,
     ) -> WriteResult:
         """Decide each change, then replace the file if anything is to be written."""
         if self._schema is None:
@@ -96,7 +102,7 @@ class FileWriteSession(WriteSession):
                 matcher.problems.update(refused)
                 remove_leftovers(self._ref.path)
                 try:
-                    written, stored = self._apply(batch, matcher, fence, wanted)
+                    written, stored = self._apply(batch, matcher, fence, wanted, note)
                 except RecordsLost as lost:
                     refused |= lost.problems
                     continue
@@ -104,7 +110,12 @@ class FileWriteSession(WriteSession):
                 return WriteResult(batch.num_rows, problems, written, stored)
 
     def _apply(
-        self, batch: ChangeBatch, matcher: Matcher, fence: Fence, wanted: Returning
+        self,
+        batch: ChangeBatch,
+        matcher: Matcher,
+        fence: Fence,
+        wanted: Returning,
+        note: Note | None,
     ) -> tuple[int, pa.Table | None]:
         """The size of the new file, and the records to give back."""
         with OpenFile(self._ref, self._settings) as file:
@@ -117,6 +128,9 @@ class FileWriteSession(WriteSession):
                     with OpenFile(replace(self._ref, path=path), self._settings) as new:
                         stored[0] = wanted.read(new, matcher, batch.num_rows)
                 file.ensure_in_place()
+                if note is not None:
+                    problems = dict(sorted(matcher.problems.items()))
+                    note(WriteResult(batch.num_rows, problems, stored=stored[0]))
                 fence()
 
             if len(matcher.problems) == batch.num_rows:

@@ -15,11 +15,17 @@ from apps.connectors.base import (
     CheckStep,
     Connector,
     DatasetSchema,
+    DigestRequest,
+    DigestSession,
+    FieldSchema,
+    KeyBounds,
+    LoadSession,
     ReadBatch,
     ReadRequest,
     StepStatus,
     WriteSession,
 )
+from apps.connectors.digests import key_bounds
 from apps.connectors.mysql.connection import (
     MysqlSettings,
     check_tls,
@@ -27,11 +33,13 @@ from apps.connectors.mysql.connection import (
     quote,
     translated,
 )
+from apps.connectors.mysql.digesting import MysqlDigestSession, digest_forms
 from apps.connectors.mysql.discovery import is_mariadb, load_table, load_tables, server_version
+from apps.connectors.mysql.loading import MysqlLoadSession
 from apps.connectors.mysql.reading import read_batches
 from apps.connectors.mysql.types import created_type, exact_collation
 from apps.connectors.mysql.writing import MysqlWriteSession
-from apps.connectors.sql import check_server, even_bounds, find_fields
+from apps.connectors.sql import check_server
 
 __all__ = ["MysqlConnector", "MysqlSettings"]
 
@@ -47,7 +55,12 @@ class MysqlConnector(Connector[MysqlSettings]):
         cursor=True,
         key_lookup=True,
         key_ranges=True,
+        key_spans=True,
+        key_shares=True,
+        checksum=True,
         transactions=True,
+        load=True,
+        exact_load=True,
         target_lock=True,
         server_assigned_keys=True,
         returns_stored=True,
@@ -131,20 +144,32 @@ class MysqlConnector(Connector[MysqlSettings]):
         finally:
             _hang_up(connection)
 
-    def split(self, dataset: DatasetSchema, field: str, parts: int) -> Sequence[int]:
-        with self._connected(dataset.name) as connection:
-            find_fields(load_table(connection, dataset.name).schema, [field])
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    f"SELECT MIN({quote(field)}), MAX({quote(field)}) FROM {quote(dataset.name)}"
-                )
-                row = cursor.fetchone()
-        return even_bounds(row[0], row[1], parts) if row else []
+    def split(self, dataset: DatasetSchema, key: Sequence[str], parts: int) -> KeyBounds:
+        with self.digest_session(DigestRequest(dataset, tuple(key), ())) as session:
+            return key_bounds(session, dataset, parts)
 
     def write_session(
         self, dataset: DatasetSchema, *, lock: str, lease_seconds: Callable[[], float]
     ) -> AbstractContextManager[WriteSession]:
         return MysqlWriteSession(self.settings, dataset, lock=lock, lease_seconds=lease_seconds)
+
+    def load_session(
+        self,
+        dataset: DatasetSchema,
+        fields: Sequence[str],
+        *,
+        lock: str,
+        lease_seconds: Callable[[], float],
+    ) -> AbstractContextManager[LoadSession]:
+        return MysqlLoadSession(
+            self.settings, dataset, fields, lock=lock, lease_seconds=lease_seconds
+        )
+
+    def digest_forms(self, field: FieldSchema) -> tuple[str, ...]:
+        return digest_forms(field)
+
+    def digest_session(self, request: DigestRequest) -> AbstractContextManager[DigestSession]:
+        return MysqlDigestSession(self.settings, request)
 
     def create_dataset(self, schema: DatasetSchema) -> None:
         keyed = {*schema.key, *(name for unique in schema.unique_keys for name in unique)}

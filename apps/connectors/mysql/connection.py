@@ -8,9 +8,8 @@ import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
-import pymysql
 import pymysql.err
 from pydantic import Field, SecretStr
 from pymysql.connections import Connection
@@ -27,9 +26,13 @@ _SESSION = (
 )
 _CLIENT_SSL = 0x0800
 
+C = TypeVar("C", bound="Connection[Any]")
+
 
 class MysqlSettings(ConnectorSettings):
     """How to reach one database of a MySQL or MariaDB server."""
+
+    location: ClassVar[tuple[str, ...]] = ("host", "port", "database")
 
     host: str = Field(title="Host", description="Name or address of the server.", min_length=1)
     port: int = Field(default=3306, ge=1, le=65535, title="Port", description="Usually 3306.")
@@ -76,10 +79,15 @@ def connect(settings: MysqlSettings, *, raw: bool = False) -> Connection[Any]:
 
     raw: values come as the server's text. Raises Unreachable, SignInRefused, TlsFailed.
     """
+    return connect_as(Connection, settings, raw=raw)
+
+
+def connect_as(kind: type[C], settings: MysqlSettings, *, raw: bool = False) -> C:
+    """As `connect`, with a connection of this class."""
     options: dict[str, Any] = {"conv": {}} if raw else {}
     try:
         options |= _tls_options(settings)
-        connection = pymysql.connect(
+        connection = kind(
             host=settings.host,
             port=settings.port,
             user=settings.user,

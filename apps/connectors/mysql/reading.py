@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,20 +12,18 @@ from pymysql.connections import Connection
 from apps.connectors.base import FieldSchema, ReadBatch, ReadRequest
 from apps.connectors.mysql.connection import quote
 from apps.connectors.mysql.discovery import Table
+from apps.connectors.mysql.keys import part_conditions
+from apps.connectors.mysql.rows import row_blocks, split_rows
 from apps.connectors.mysql.types import Column
 from apps.connectors.sql import (
-    BATCH_BYTES,
     decode_batch,
     find_fields,
-    range_conditions,
     requested_key_chunks,
 )
 from apps.connectors.sql_values import as_text
 from apps.connectors.types import Kind
 
 _KEYS_PER_QUERY = 1_000
-_SHORT, _NULL = 250, 251
-_LENGTH_BYTES = {252: 2, 253: 3, 254: 8}
 
 
 def read_batches(
@@ -41,7 +39,9 @@ def read_batches(
     left = request.limit
     for query in _queries(source, request, table):
         limited = query if left is None else f"{query} LIMIT {left}"
-        for count, columns_read in _stream(connection, limited, fields, request.batch_rows):
+        for count, columns_read in stream_columns(
+            connection, limited, max(len(fields), 1), request.batch_rows
+        ):
             yield to_batch(count, columns_read, fields, table)
             if left is not None:
                 left -= count
@@ -61,11 +61,7 @@ def _queries(source: str, request: ReadRequest, table: Table) -> Iterator[str]:
 
 
 def _conditions(request: ReadRequest, table: Table) -> list[str]:
-    conditions = []
-    if request.key_range is not None:
-        field = find_fields(table.schema, [request.key_range.field])[0]
-        name = f"t.{quote(field.name)}"
-        conditions += range_conditions(name, request.key_range, nullable=field.nullable)
+    conditions = part_conditions(request.part, table) if request.part is not None else []
     if request.cursor is not None and request.cursor.after is not None:
         field = find_fields(table.schema, [request.cursor.field])[0]
         after = literals(pa.chunked_array([pa.array([request.cursor.after], field.type.arrow)]))
@@ -116,58 +112,12 @@ def literals(column: pa.ChunkedArray) -> pa.Array:
     return pc.binary_join_element_wise("'", text, "'", "")
 
 
-def _stream(
-    connection: Connection[Any], query: str, fields: Sequence[FieldSchema], batch_rows: int
-) -> Iterator[tuple[int, list[list[bytes | None]]]]:
-    """Batches as their number of rows and a list of wire values per column."""
-    packets = _row_packets(connection, query)
-    while True:
-        columns: list[list[bytes | None]] = [[] for _ in fields or (None,)]
-        appends = [column.append for column in columns]
-        rows = size = 0
-        for data in packets:
-            _split_row(data, appends)
-            rows += 1
-            size += len(data) + 8 * len(columns)
-            if rows >= batch_rows or size >= BATCH_BYTES:
-                break
-        if not rows:
-            return
-        yield rows, columns
-
-
-def _row_packets(connection: Any, query: str) -> Iterator[bytes]:
-    """The rows of a result as the server sends them.
-
-    PyMySQL's own cursors build a tuple of converted values for each row, at twice the time.
-    """
-    connection.query(query, unbuffered=True)
-    result = connection._result
-    try:
-        while not result._check_packet_is_eof(packet := connection._read_packet()):
-            yield packet.get_all_data()
-    finally:
-        # Else the result reads its unwanted rest when it is collected.
-        result.unbuffered_active = False
-        result.connection = None
-
-
-def _split_row(data: bytes, appends: Sequence[Callable[[bytes | None], None]]) -> None:
-    """Cut a row of the text protocol, whose values each begin with their length."""
-    position = 0
-    for append in appends:
-        length = data[position]
-        position += 1
-        if length > _SHORT:
-            if length == _NULL:
-                append(None)
-                continue
-            width = _LENGTH_BYTES[length]
-            length = int.from_bytes(data[position : position + width], "little")
-            position += width
-        end = position + length
-        append(data[position:end])
-        position = end
+def stream_columns(
+    connection: Connection[Any], query: str, width: int, batch_rows: int
+) -> Iterator[tuple[int, list[pa.Array]]]:
+    """Batches as their number of rows and the wire values of each of `width` columns."""
+    for block, starts in row_blocks(connection, query, batch_rows):
+        yield len(starts), split_rows(block, starts, width)
 
 
 def rows_to_batch(
@@ -179,22 +129,23 @@ def rows_to_batch(
 
 
 def to_batch(
-    count: int, columns: Sequence[list[Any]], fields: Sequence[FieldSchema], table: Table
+    count: int, columns: Sequence[pa.Array | list[Any]], fields: Sequence[FieldSchema], table: Table
 ) -> ReadBatch:
     """Records from the wire values of each column."""
     if not fields:
         return ReadBatch(pa.RecordBatch.from_struct_array(pa.array([{}] * count, pa.struct([]))))
     named = {
-        field.name: _wire_column(values, field.type.kind)
+        field.name: wire_column(values, field.type.kind)
         for field, values in zip(fields, columns, strict=True)
     }
     return decode_batch(named, fields, key=table.schema.key)
 
 
-def _wire_column(values: Sequence[Any], kind: Kind) -> pa.Array:
+def wire_column(values: pa.Array | list[Any], kind: Kind) -> pa.Array:
+    raw = pa.array(values, pa.binary()) if isinstance(values, list) else values
     if kind is Kind.BYTES:
-        return pa.array(values, pa.binary())
-    texts = pa.array(values, pa.binary()).cast(pa.string())
+        return raw
+    texts = raw.cast(pa.string())
     if kind is Kind.TIMESTAMPTZ:
         # The session's time zone is UTC, but the server does not write that down.
         return pc.binary_join_element_wise(texts, "Z", "")

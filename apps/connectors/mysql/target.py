@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,19 @@ from apps.connectors.sql_returning import Row, found_records
 from apps.connectors.sql_writing import RowRefused
 
 _DEADLINE_SHARE = 0.8
+
+
+def take_lock(connection: Connection[Any], lock: str, seconds: float, *, where: str) -> None:
+    """Wait for the exclusive right to write at most so long; it ends with the connection.
+
+    lock: its name, of any length. Raises TargetBusy.
+    """
+    name = "lockstep_" + hashlib.blake2b(lock.encode(), digest_size=16).hexdigest()
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT GET_LOCK('{name}', {max(math.floor(seconds), 0)})")
+        taken = cursor.fetchone()
+    if taken is None or str(taken[0]) != "1":
+        raise TargetBusy("another writer holds this target's lock", where=where)
 
 
 class Target:
@@ -64,6 +78,10 @@ class Target:
         )
         lock_wait = max(math.floor(left), 1)
         self.run(f"SET SESSION innodb_lock_wait_timeout = {lock_wait}, {statement}")
+
+    def lift_statement_deadline(self) -> None:
+        """For a statement that somebody watches (`lease_guard`); locks keep their deadline."""
+        self.run(f"SET SESSION max_{'statement' if self.is_mariadb else 'execution'}_time = 0")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

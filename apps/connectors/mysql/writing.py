@@ -8,7 +8,7 @@ One transaction per batch:
 3. What may be written is written by one statement that joins stage and target. InnoDB undoes a
    failed statement by itself, so halves of it can be tried until the bad rows stand alone.
 4. Where the caller wants to know what the target made of the records, they are read back.
-5. The caller's fence is asked, and the transaction commits.
+5. The caller notes the outcome, its fence is asked, and the transaction commits.
 
 An insert by a key that the database keeps unique skips step 2 unless it fails.
 The right to write is a lock of the server by name, which it frees when we die.
@@ -16,22 +16,25 @@ The right to write is a lock of the server by name, which it frees when we die.
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pymysql.connections import Connection
 
-from apps.connectors.base import ChangeBatch, DatasetSchema, Fence, WriteResult, WriteSession
-from apps.connectors.errors import SchemaMismatch, TargetBusy
+from apps.connectors.base import (
+    ChangeBatch,
+    DatasetSchema,
+    Fence,
+    Note,
+    WriteResult,
+    WriteSession,
+)
+from apps.connectors.errors import SchemaMismatch
 from apps.connectors.mysql.assigning import AssignedInsert
 from apps.connectors.mysql.batches import BatchWriter
 from apps.connectors.mysql.connection import MysqlSettings, connect, translated
 from apps.connectors.mysql.discovery import load_table
-from apps.connectors.mysql.target import Target
+from apps.connectors.mysql.target import Target, take_lock
 from apps.connectors.sql import find_fields
 from apps.connectors.sql_ordering import ordered
 from apps.connectors.sql_returning import (
@@ -55,7 +58,7 @@ class MysqlWriteSession(WriteSession):
         self._settings = settings
         self._dataset = dataset
         self._lease_seconds = lease_seconds
-        self._lock = "lockstep_" + hashlib.blake2b(lock.encode(), digest_size=16).hexdigest()
+        self._lock = lock
         self._open: Target | None = None
 
     def __enter__(self) -> MysqlWriteSession:
@@ -63,7 +66,7 @@ class MysqlWriteSession(WriteSession):
         name = self._dataset.name
         try:
             with translated(name):
-                self._take_lock(connection)
+                take_lock(connection, self._lock, self._lease_seconds(), where=name)
                 table = load_table(connection, name)
                 connection.query("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
             if not table.schema.writable:
@@ -80,22 +83,18 @@ class MysqlWriteSession(WriteSession):
             raise
         return self
 
-    def _take_lock(self, connection: Connection[Any]) -> None:
-        """Wait for the lock for what is left of the lease. Raises TargetBusy."""
-        wait = max(math.floor(self._lease_seconds()), 0)
-        with connection.cursor() as cursor:
-            cursor.execute(f"SELECT GET_LOCK('{self._lock}', {wait})")
-            taken = cursor.fetchone()
-        if taken is None or str(taken[0]) != "1":
-            raise TargetBusy("another writer holds this target's lock", where=self._dataset.name)
-
     def __exit__(self, *exc_info: object) -> None:
         if self._open is not None:
             self._open.close()
             self._open = None
 
     def apply(
-        self, batch: ChangeBatch, fence: Fence, *, returning: Sequence[str] = ()
+        self,
+        batch: ChangeBatch,
+        fence: Fence,
+        *,
+        returning: Sequence[str] = (),
+        note: Note | None = None,
     ) -> WriteResult:
         target = self._open
         if target is None:
@@ -108,9 +107,11 @@ class MysqlWriteSession(WriteSession):
             target.set_deadline()
             work = _work(target, batch, prepared, returning)
             with target.transaction():
-                result = work()
+                result = restored(work())
+                if note is not None:
+                    note(result)
                 fence()
-        return restored(result)
+        return result
 
 
 def _work(

@@ -13,11 +13,20 @@ from apps.connectors.base import (
     CheckStep,
     Connector,
     DatasetSchema,
+    DigestRequest,
+    DigestSession,
+    Export,
+    FieldSchema,
+    KeyBounds,
+    LoadSession,
     ReadBatch,
     ReadRequest,
     StepStatus,
+    WireFormat,
     WriteSession,
 )
+from apps.connectors.digests import key_bounds
+from apps.connectors.postgresql import mysql_text
 from apps.connectors.postgresql.connection import (
     PostgresqlSettings,
     check_tls,
@@ -26,13 +35,23 @@ from apps.connectors.postgresql.connection import (
     quote,
     translated,
 )
+from apps.connectors.postgresql.digesting import PostgresqlDigestSession, digest_forms
 from apps.connectors.postgresql.discovery import load_table, load_tables
+from apps.connectors.postgresql.exporting import PostgresqlExport
+from apps.connectors.postgresql.keys import part_conditions
+from apps.connectors.postgresql.loading import PostgresqlLoadSession
 from apps.connectors.postgresql.reading import read_batches
 from apps.connectors.postgresql.types import created_type
+from apps.connectors.postgresql.wire import FORMAT
 from apps.connectors.postgresql.writing import PostgresqlWriteSession
-from apps.connectors.sql import check_server, even_bounds, find_fields
+from apps.connectors.sql import check_server
 
 __all__ = ["PostgresqlConnector", "PostgresqlSettings"]
+
+_EXPORTS: dict[str, Callable[..., AbstractContextManager[Export]]] = {
+    FORMAT: PostgresqlExport,
+    mysql_text.FORMAT: mysql_text.MysqlTextExport,
+}
 
 
 class PostgresqlConnector(Connector[PostgresqlSettings]):
@@ -44,11 +63,17 @@ class PostgresqlConnector(Connector[PostgresqlSettings]):
         cursor=True,
         key_lookup=True,
         key_ranges=True,
+        key_spans=True,
+        key_shares=True,
+        checksum=True,
         transactions=True,
         bulk_load=True,
+        load=True,
+        exports=frozenset(_EXPORTS),
         target_lock=True,
         server_assigned_keys=True,
         returns_stored=True,
+        transaction_status=True,
         delete=True,
         create_dataset=True,
         batch_rows=20_000,
@@ -139,18 +164,14 @@ class PostgresqlConnector(Connector[PostgresqlSettings]):
         with translated(name):
             with connect(self.settings) as catalog:
                 table = load_table(catalog, schema, name)
+                part = request.part
+                conditions = part_conditions(part, table, catalog) if part else []
             with connect_reader(self.settings) as connection:
-                yield from read_batches(connection, request, table, schema)
+                yield from read_batches(connection, request, table, schema, conditions=conditions)
 
-    def split(self, dataset: DatasetSchema, field: str, parts: int) -> Sequence[int]:
-        with connect(self.settings) as connection, translated(dataset.name):
-            table = load_table(connection, self.settings.schema_name, dataset.name)
-            find_fields(table.schema, [field])
-            row = connection.execute(
-                f"SELECT min({quote(field)}), max({quote(field)}) "
-                f"FROM {self._qualified(dataset.name)}".encode()
-            ).fetchone()
-        return even_bounds(row[0], row[1], parts) if row else []
+    def split(self, dataset: DatasetSchema, key: Sequence[str], parts: int) -> KeyBounds:
+        with self.digest_session(DigestRequest(dataset, tuple(key), ())) as session:
+            return key_bounds(session, dataset, parts)
 
     def write_session(
         self, dataset: DatasetSchema, *, lock: str, lease_seconds: Callable[[], float]
@@ -158,6 +179,29 @@ class PostgresqlConnector(Connector[PostgresqlSettings]):
         return PostgresqlWriteSession(
             self.settings, dataset, lock=lock, lease_seconds=lease_seconds
         )
+
+    def load_session(
+        self,
+        dataset: DatasetSchema,
+        fields: Sequence[str],
+        *,
+        lock: str,
+        lease_seconds: Callable[[], float],
+    ) -> AbstractContextManager[LoadSession]:
+        return PostgresqlLoadSession(
+            self.settings, dataset, fields, lock=lock, lease_seconds=lease_seconds
+        )
+
+    def export(
+        self, dataset: DatasetSchema, fields: Sequence[str], wire: WireFormat, *, key: Sequence[str]
+    ) -> AbstractContextManager[Export]:
+        return _EXPORTS[wire.name](self.settings, dataset, fields, wire, key=key)
+
+    def digest_forms(self, field: FieldSchema) -> tuple[str, ...]:
+        return digest_forms(field)
+
+    def digest_session(self, request: DigestRequest) -> AbstractContextManager[DigestSession]:
+        return PostgresqlDigestSession(self.settings, request)
 
     def create_dataset(self, schema: DatasetSchema) -> None:
         lines = [

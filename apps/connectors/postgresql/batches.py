@@ -9,9 +9,9 @@ import psycopg
 
 from apps.connectors.base import Operation
 from apps.connectors.errors import TargetBusy
-from apps.connectors.postgresql.connection import literal, quote, refusal
+from apps.connectors.postgresql.connection import quote, refusal
+from apps.connectors.postgresql.sequences import advance_sequence
 from apps.connectors.postgresql.target import Target
-from apps.connectors.postgresql.types import Column
 from apps.connectors.sql_writing import (
     ALREADY,
     AMBIGUOUS,
@@ -190,22 +190,14 @@ class BatchWriter:
         fields = {field.name: field for field in self._target.table.schema.fields}
         for index, column in enumerate(self._after):
             if fields[column.name].server_assigned:
-                self._advance(column, f"a{index}")
-
-    def _advance(self, column: Column, staged: str) -> None:
-        target, name = literal(self._target.name), literal(column.name)
-        found = self._target.run(f"SELECT pg_get_serial_sequence({target}, {name})").fetchone()
-        if found is None or found[0] is None:
-            return
-        highest = f"(SELECT max({staged}::bigint) FROM {self._target.stage.name})"
-        try:
-            with self._target.connection.transaction():
-                self._target.run(
-                    f"SELECT setval({literal(found[0])}::regclass, {highest}) FROM {found[0]} "
-                    f"WHERE last_value < {highest}"
+                highest = f"SELECT max(a{index}::bigint) FROM {self._target.stage.name}"
+                advance_sequence(
+                    self._target.connection,
+                    self._target.run,
+                    self._target.name,
+                    column.name,
+                    highest,
                 )
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.DataError):
-            return  # a sequence that is not ours to move, or that ends before this number
 
 
 def between(rows: Sequence[int]) -> str:

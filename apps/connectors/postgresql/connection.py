@@ -7,10 +7,13 @@ import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import lru_cache
+from typing import Any, ClassVar
 
+import adbc_driver_postgresql
 import adbc_driver_postgresql.dbapi as adbc
 import psycopg
+from adbc_driver_manager import AdbcConnection
 from psycopg.conninfo import make_conninfo
 from pydantic import Field, SecretStr
 
@@ -31,6 +34,8 @@ _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 class PostgresqlSettings(ConnectorSettings):
     """How to reach one schema of a PostgreSQL database."""
+
+    location: ClassVar[tuple[str, ...]] = ("host", "port", "database", "schema")
 
     host: str = Field(
         title="Host", description="Name or address of the server, or the folder of its socket."
@@ -122,11 +127,25 @@ def connect(settings: PostgresqlSettings) -> psycopg.Connection[Any]:
         raise _translate_connect(str(error), settings) from None
 
 
+@lru_cache(maxsize=64)
+def _reader_database(conninfo: str) -> Any:
+    """What the driver knows of a database: it asks the server for all of its types, once."""
+    return adbc_driver_postgresql.connect(conninfo)
+
+
+class _Kept:
+    """Stands for a database that outlives its connections."""
+
+    def close(self) -> None:
+        """Others use it."""
+
+
 @contextmanager
 def connect_reader(settings: PostgresqlSettings) -> Iterator[Any]:
     """An ADBC connection inside one read-only, repeatable-read transaction."""
     try:
-        connection = adbc.connect(connection_string(settings, snapshot=True))
+        database = _reader_database(connection_string(settings, snapshot=True))
+        connection = adbc.Connection(_Kept(), AdbcConnection(database))
     except adbc.Error as error:
         raise _translate_connect(str(error), settings) from None
     try:

@@ -15,7 +15,6 @@ from apps.connectors.postgresql.types import Column
 from apps.connectors.sql import (
     decode_batch,
     find_fields,
-    range_conditions,
     requested_key_chunks,
 )
 from apps.connectors.sql_values import as_text
@@ -25,12 +24,21 @@ _FETCHED_BYTES = 16 * 1024 * 1024
 
 
 def read_batches(
-    connection: Any, request: ReadRequest, table: Table, schema: str
+    connection: Any,
+    request: ReadRequest,
+    table: Table,
+    schema: str,
+    *,
+    conditions: Sequence[str] = (),
 ) -> Iterator[ReadBatch]:
-    """Run the request inside the connection's transaction."""
+    """Run the request inside the connection's transaction.
+
+    conditions: SQL of the part that is asked for.
+    """
     fields = find_fields(table.schema, request.fields)
     columns = table.column_list(request.fields)
     nested = [column for column in columns if column.native.is_array]
+    ready = {column.name for column in columns if column.is_read_canonical}
     select = ", ".join(
         [f"{column.read()} AS c{index}" for index, column in enumerate(columns)]
         + [
@@ -42,7 +50,7 @@ def read_batches(
         f"SELECT {select or '1 AS nothing'} FROM {quote(schema)}.{quote(table.schema.name)} AS t"
     )
     left = request.limit
-    for query in _queries(source, request, table):
+    for query in _queries(source, request, table, conditions):
         limited = query if left is None else f"{query} LIMIT {left}"
         for raw in _stream(connection, limited, request.batch_rows):
             named = {column.name: raw.column(i) for i, column in enumerate(columns)}
@@ -50,35 +58,30 @@ def read_batches(
                 yield ReadBatch(raw.select([]))
                 continue
             bad = _nested_rows(raw, nested, len(columns))
-            yield decode_batch(named, fields, key=table.schema.key, already_bad=bad)
+            yield decode_batch(named, fields, key=table.schema.key, already_bad=bad, ready=ready)
             if left is not None:
                 left -= raw.num_rows
         if left is not None and left <= 0:
             return
 
 
-def _queries(source: str, request: ReadRequest, table: Table) -> Iterator[str]:
+def _queries(source: str, request: ReadRequest, table: Table, part: Sequence[str]) -> Iterator[str]:
     if request.keys is None:
-        conditions = _conditions(request, table)
+        conditions = [*part, *_cursor_conditions(request, table)]
         yield f"{source} WHERE {' AND '.join(conditions)}" if conditions else source
         return
     for chunk in requested_key_chunks(request, table.schema):
         yield f"{source} JOIN {_key_list(chunk, table.column_list(chunk.column_names))}"
 
 
-def _conditions(request: ReadRequest, table: Table) -> list[str]:
-    conditions = []
-    if request.key_range is not None:
-        field = find_fields(table.schema, [request.key_range.field])[0]
-        name = f"t.{quote(field.name)}"
-        conditions += range_conditions(name, request.key_range, nullable=field.nullable)
-    if request.cursor is not None and request.cursor.after is not None:
-        field = find_fields(table.schema, [request.cursor.field])[0]
-        after = as_text(pa.array([request.cursor.after], field.type.arrow))[0].as_py()
-        name = f"t.{quote(field.name)}"
-        value = f"{literal(str(after))}::{table.columns[field.name].cast}"
-        conditions.append(f"({name} >= {value} OR {name} IS NULL)")
-    return conditions
+def _cursor_conditions(request: ReadRequest, table: Table) -> list[str]:
+    if request.cursor is None or request.cursor.after is None:
+        return []
+    field = find_fields(table.schema, [request.cursor.field])[0]
+    after = as_text(pa.array([request.cursor.after], field.type.arrow))[0].as_py()
+    name = f"t.{quote(field.name)}"
+    value = f"{literal(str(after))}::{table.columns[field.name].cast}"
+    return [f"({name} >= {value} OR {name} IS NULL)"]
 
 
 def _key_list(keys: pa.Table, columns: Sequence[Column]) -> str:

@@ -98,6 +98,13 @@ class NativeType:
         timely = self.name.startswith("time")
         return self.arguments[0] if timely and self.arguments else None
 
+    @property
+    def rounds_unseen(self) -> bool:
+        """Whether the modifiers round values in a way that the neutral type does not tell."""
+        if self.name.startswith(("time", "interval")):
+            return bool(self.arguments) or self.name.startswith("interval ")
+        return self.name == "numeric" and bool(self.arguments) and self._scalar().precision is None
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -128,6 +135,11 @@ class Column:
         if self.type.is_wide_decimal:
             return f"trim_scale({column})::text"
         return f"{column}::text"
+
+    @property
+    def is_read_canonical(self) -> bool:
+        """Whether what `read` gives is neutral storage as it is, for every value."""
+        return not self.native.is_array and self.type.kind in {Kind.UUID, Kind.TEXT}
 
     def text(self, alias: str = "t") -> str:
         """The expression to read the column as text, or as an array of texts; bytes as hex."""

@@ -9,34 +9,34 @@ One transaction per batch:
 4. When the data of some row makes the statement fail, halves of the batch are tried under
    savepoints until the bad rows stand alone.
 5. Where the caller wants to know what the target made of the records, they are read back.
-6. The caller's fence is asked, and the transaction commits.
+6. The caller notes the outcome, its fence is asked, and the transaction commits.
 
 The right to write is an advisory lock of the session, so the server frees it when we die.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import psycopg
+from dataclasses import replace
 
 from apps.connectors.base import (
     ChangeBatch,
     DatasetSchema,
     Fence,
+    Note,
     WriteResult,
     WriteSession,
 )
-from apps.connectors.errors import SchemaMismatch, TargetBusy
+from apps.connectors.errors import SchemaMismatch
 from apps.connectors.postgresql.assigning import insert_assigned
 from apps.connectors.postgresql.batches import BatchWriter
 from apps.connectors.postgresql.connection import PostgresqlSettings, connect, translated
 from apps.connectors.postgresql.discovery import load_table
+from apps.connectors.postgresql.locking import take_lock
 from apps.connectors.postgresql.returning import read_by_key
 from apps.connectors.postgresql.staging import refuse_nul
 from apps.connectors.postgresql.target import Target
+from apps.connectors.postgresql.transactions import current_transaction, was_committed
 from apps.connectors.returning import Found
 from apps.connectors.sql import find_fields
 from apps.connectors.sql_ordering import ordered
@@ -56,8 +56,7 @@ class PostgresqlWriteSession(WriteSession):
         self._settings = settings
         self._dataset = dataset
         self._lease_seconds = lease_seconds
-        digest = hashlib.blake2b(lock.encode(), digest_size=8).digest()
-        self._lock = int.from_bytes(digest, "big", signed=True)
+        self._lock = lock
         self._open: Target | None = None
 
     def __enter__(self) -> PostgresqlWriteSession:
@@ -65,7 +64,7 @@ class PostgresqlWriteSession(WriteSession):
         name = self._dataset.name
         try:
             with translated(name):
-                self._take_lock(connection)
+                take_lock(connection, self._lock, self._lease_seconds, where=name)
                 table = load_table(connection, self._settings.schema_name, name)
             if not table.schema.writable:
                 raise SchemaMismatch("a view cannot be written", where=name)
@@ -75,24 +74,18 @@ class PostgresqlWriteSession(WriteSession):
         self._open = Target(connection, self._settings.schema_name, table, self._lease_seconds)
         return self
 
-    def _take_lock(self, connection: psycopg.Connection[Any]) -> None:
-        """Wait for the lock for what is left of the lease. Raises TargetBusy."""
-        wait = max(int(self._lease_seconds() * 1000), 1)
-        connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{wait}ms",))
-        try:
-            connection.execute("SELECT pg_advisory_lock(%s)", (self._lock,))
-        except psycopg.errors.LockNotAvailable:
-            raise TargetBusy(
-                "another writer holds this target's lock", where=self._dataset.name
-            ) from None
-
     def __exit__(self, *exc_info: object) -> None:
         if self._open is not None:
             self._open.connection.close()
             self._open = None
 
     def apply(
-        self, batch: ChangeBatch, fence: Fence, *, returning: Sequence[str] = ()
+        self,
+        batch: ChangeBatch,
+        fence: Fence,
+        *,
+        returning: Sequence[str] = (),
+        note: Note | None = None,
     ) -> WriteResult:
         target = self._open
         if target is None:
@@ -109,9 +102,18 @@ class PostgresqlWriteSession(WriteSession):
             with target.connection.transaction():
                 target.set_deadline(force=True)
                 target.connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-                result = _apply(target, batch, prepared, returning)
+                result = restored(_apply(target, batch, prepared, returning))
+                if note is not None:
+                    result = replace(result, transaction=current_transaction(target.connection))
+                    note(result)
                 fence()
-        return restored(result)
+        return result
+
+    def committed(self, transaction: str) -> bool | None:
+        if self._open is None:
+            raise RuntimeError("the session has not been entered")
+        with translated(self._open.where):
+            return was_committed(self._open.connection, transaction)
 
 
 def _assigned_key(batch: ChangeBatch, target: Target) -> int:

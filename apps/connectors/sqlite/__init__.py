@@ -11,16 +11,18 @@ from apps.connectors.base import (
     CheckStep,
     Connector,
     DatasetSchema,
+    KeyBounds,
     ReadBatch,
     ReadRequest,
     WriteSession,
 )
 from apps.connectors.errors import ConfigurationError, Unreachable
 from apps.connectors.reach import require_reachable
-from apps.connectors.sql import even_bounds, find_fields, run_steps
+from apps.connectors.sql import find_fields, run_steps
 from apps.connectors.sqlite import discovery
 from apps.connectors.sqlite.connection import SqliteSettings, connect, quote, translated
 from apps.connectors.sqlite.reading import read_batches
+from apps.connectors.sqlite.splitting import split_integers
 from apps.connectors.sqlite.types import created_type
 from apps.connectors.sqlite.writing import SqliteWriteSession
 
@@ -112,14 +114,10 @@ class SqliteConnector(Connector[SqliteSettings]):
             current = discovery.describe(connection, name, measure=False)
             yield from read_batches(connection, request, current)
 
-    def split(self, dataset: DatasetSchema, field: str, parts: int) -> Sequence[int]:
+    def split(self, dataset: DatasetSchema, key: Sequence[str], parts: int) -> KeyBounds:
         with closing(connect(self.settings)) as connection, translated(dataset.name):
-            find_fields(discovery.describe(connection, dataset.name, measure=False), [field])
-            lowest, highest = connection.execute(
-                f"SELECT min({quote(field)}), max({quote(field)}) FROM {quote(dataset.name)} "
-                f"WHERE typeof({quote(field)}) = 'integer'"
-            ).fetchone()
-        return even_bounds(lowest, highest, parts)
+            current = discovery.describe(connection, dataset.name, measure=False)
+            return split_integers(connection, find_fields(current, key), current, parts)
 
     def write_session(
         self, dataset: DatasetSchema, *, lock: str, lease_seconds: Callable[[], float]

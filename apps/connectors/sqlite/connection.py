@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import quote as quote_url
 
 from pydantic import Field
@@ -20,6 +21,8 @@ READ_WAIT_SECONDS = 30.0
 
 class SqliteSettings(ConnectorSettings):
     """Where a SQLite database is."""
+
+    location: ClassVar[tuple[str, ...]] = ("path",)
 
     path: str = Field(
         title="Database file",
@@ -46,6 +49,12 @@ def connect(
             "the source is set to read only",
             where=settings.path,
             remedy="Switch off 'Read only' in the source's settings.",
+        )
+    if not Path(settings.path).is_absolute():
+        raise errors.ConfigurationError(
+            "the file's path is not absolute",
+            where=settings.path,
+            remedy="Give the path from the root, '/…': workers may start elsewhere.",
         )
     require_reachable(Path(settings.path), "file")
     if not Path(settings.path).is_file():

@@ -54,9 +54,9 @@ def read_batches(
 def _condition(request: ReadRequest, current: DatasetSchema) -> tuple[str, list[Any]]:
     clauses: list[str] = []
     parameters: list[Any] = []
-    if request.key_range is not None:
-        field = find_fields(current, [request.key_range.field])[0]
-        clauses.append(_in_range(field, request.key_range, parameters))
+    if isinstance(request.part, KeyRange):
+        field = find_fields(current, request.part.fields)[0]
+        clauses.append(_in_range(field, request.part, parameters))
     if request.cursor is not None and request.cursor.after is not None:
         field = find_fields(current, [request.cursor.field])[0]
         clauses.append(_in_window(field, request.cursor, parameters))
@@ -73,7 +73,7 @@ def _in_range(field: FieldSchema, part: KeyRange, parameters: list[Any]) -> str:
     for sign, bound in ((">=", part.lower), ("<", part.upper)):
         if bound is not None:
             clauses.append(f"{column} {sign} ?")
-            parameters.append(bound)
+            parameters.append(bound[0])
     inside = " AND ".join(clauses) or "true"
     if field.server_assigned or not clauses:
         return inside

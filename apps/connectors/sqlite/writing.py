@@ -21,6 +21,7 @@ from apps.connectors.base import (
     ChangeBatch,
     DatasetSchema,
     Fence,
+    Note,
     Operation,
     WriteResult,
     WriteSession,
@@ -98,7 +99,12 @@ class SqliteWriteSession(WriteSession):
         self._lock.release()
 
     def apply(
-        self, batch: ChangeBatch, fence: Fence, *, returning: Sequence[str] = ()
+        self,
+        batch: ChangeBatch,
+        fence: Fence,
+        *,
+        returning: Sequence[str] = (),
+        note: Note | None = None,
     ) -> WriteResult:
         connection = self._connection
         if connection is None:
@@ -109,7 +115,9 @@ class SqliteWriteSession(WriteSession):
         with translated(self._current.name):
             self._begin(connection)
             try:
-                result = _apply(connection, batch, prepared, self._current, returning)
+                result = restored(_apply(connection, batch, prepared, self._current, returning))
+                if note is not None:
+                    note(result)
                 fence()
                 _commit(connection, self._current.name)
             except BaseException:
@@ -118,7 +126,7 @@ class SqliteWriteSession(WriteSession):
                 raise
             finally:
                 connection.set_progress_handler(None, 0)
-        return restored(result)
+        return result
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         left = self._lease_seconds() * _DEADLINE_SHARE

@@ -33,6 +33,7 @@ from apps.connectors.testing.harness import (
     same,
     statuses,
 )
+from apps.connectors.testing.loading import LoadingBehaviour
 from apps.connectors.testing.reading import ReadingBehaviour
 from apps.connectors.testing.referring import ReferenceBehaviour
 from apps.connectors.testing.returning import ReturningBehaviour
@@ -51,6 +52,7 @@ __all__ = [
     "AssignedKeyBehaviour",
     "ConformanceSuite",
     "Harness",
+    "LoadingBehaviour",
     "ReadingBehaviour",
     "ReferenceBehaviour",
     "ReturningBehaviour",
@@ -75,5 +77,6 @@ class ConformanceSuite(
     ReturningBehaviour,
     AssignedKeyBehaviour,
     ReferenceBehaviour,
+    LoadingBehaviour,
 ):
     """All of it. A subclass defines the fixture `harness`."""

@@ -144,6 +144,10 @@ class Harness:
         """Take a field away behind the connector's back."""
         pytest.skip(f"{NOT_CLAIMED}this harness cannot drop a field")
 
+    def cut_connections(self, dataset: DatasetSchema) -> None:
+        """Cut every connection that works on the dataset, behind the connector's back."""
+        pytest.skip(f"{NOT_CLAIMED}this harness cannot cut connections")
+
     def samples(self, kind: NeutralType) -> Sequence[Any]:
         """The values of a type that this connector claims to hold; none skips the type."""
         return SAMPLES[kind]

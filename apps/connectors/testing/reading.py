@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from itertools import pairwise
@@ -14,9 +15,12 @@ from apps.connectors import types as neutral
 from apps.connectors.base import (
     CursorWindow,
     DatasetSchema,
+    DigestField,
     KeyRange,
+    KeyShare,
     ReadRequest,
 )
+from apps.connectors.digests import SHARE_DIGITS, Form, share_text
 from apps.connectors.errors import (
     DatasetMissing,
     FieldMissing,
@@ -31,6 +35,29 @@ from apps.connectors.testing.harness import (
     read_all,
 )
 from apps.connectors.types import Kind, NeutralType
+
+KEY_SAMPLES: dict[NeutralType, list[Any]] = {
+    NeutralType(Kind.TEXT, length=20): [
+        "", "A", "B", "Z", "a", "a ", "ab", "b", "z", "ß", "é", "ö", "\uffff", "😀",
+    ],
+    neutral.UUID: [f"{digits * 8}-0000-4000-8000-{'0' * 12}" for digits in "01289acf"],
+    neutral.DATE: [date(1, 1, 1), date(1969, 12, 31), date(1970, 1, 1), date(9999, 12, 31)],
+    neutral.TIMESTAMP: [
+        datetime.fromisoformat(text)
+        for text in ("1000-01-01", "2024-02-29 12:00", "2024-02-29 12:00:01", "9999-12-31")
+    ],
+    neutral.TIMESTAMPTZ: [
+        datetime(1971, 1, 1, tzinfo=UTC), INSTANT, datetime(2037, 1, 1, tzinfo=UTC),
+    ],
+}  # fmt: skip
+"""Values of key fields, in the order that all platforms give them."""
+
+_TEXTS = {kind for kind in KEY_SAMPLES if kind.kind in (Kind.TEXT, Kind.UUID)}
+
+
+def _share(text: str, shares: int) -> int:
+    digest = hashlib.md5(share_text([text]).encode(), usedforsecurity=False).hexdigest()
+    return int(digest[:SHARE_DIGITS], 16) % shares
 
 
 class ReadingBehaviour:
@@ -131,12 +158,12 @@ class ReadingBehaviour:
         needs(harness, "key_ranges")
         dataset = self._numbered(harness)
         for lower, upper, expected in (
-            (3, 6, [3, 4, 5]),
-            (None, 3, [1, 2]),
-            (9, None, [9, 10]),
+            ((3,), (6,), [3, 4, 5]),
+            (None, (3,), [1, 2]),
+            ((9,), None, [9, 10]),
             (None, None, list(range(1, 11))),
         ):
-            request = ReadRequest(dataset, ("id",), key_range=KeyRange("id", lower, upper))
+            request = ReadRequest(dataset, ("id",), part=KeyRange(("id",), lower, upper))
             assert self._ids(harness, request) == expected
 
     def test_the_first_key_range_holds_those_without_a_key(self, harness: Harness) -> None:
@@ -149,30 +176,75 @@ class ReadingBehaviour:
         )
         dataset = harness.make([ID, field("number", neutral.INTEGER)], ("id",), rows)
         for lower, upper, expected in (
-            (None, 5, [0, 1, 4]),
-            (5, 9, [2]),
-            (9, None, [3]),
+            (None, (5,), [0, 1, 4]),
+            ((5,), (9,), [2]),
+            ((9,), None, [3]),
             (None, None, [0, 1, 2, 3, 4]),
         ):
-            part = KeyRange("number", lower, upper)
-            request = ReadRequest(dataset, ("id", "number"), key_range=part)
+            part = KeyRange(("number",), lower, upper)
+            request = ReadRequest(dataset, ("id", "number"), part=part)
             assert self._ids(harness, request) == expected
-        assert all(1 < bound <= 9 for bound in harness.connector.split(dataset, "number", 3))
 
     def test_split_cuts_the_key_into_shares(self, harness: Harness) -> None:
         needs(harness, "key_ranges")
-        dataset = self._numbered(harness)
-        inner = list(harness.connector.split(dataset, "id", 3))
-        assert inner == sorted(set(inner))
-        found: list[int] = []
-        for lower, upper in pairwise([None, *inner, None]):
-            part = KeyRange("id", lower, upper)
-            found += self._ids(harness, ReadRequest(dataset, ("id",), key_range=part))
-        assert sorted(found) == list(range(1, 11))
+        dataset = self._numbered(harness, 90)
+        inner = harness.connector.split(dataset, ("id",), 3).bounds
+        assert list(inner) == sorted(set(inner))
+        found = [
+            self._ids(harness, ReadRequest(dataset, ("id",), part=KeyRange(("id",), *edges)))
+            for edges in pairwise([None, *inner, None])
+        ]
+        assert sorted(key for part in found for key in part) == list(range(1, 91))
+        assert [round(len(part), -1) for part in found] == [30, 30, 30]
 
     def test_splitting_nothing_gives_no_bounds(self, harness: Harness) -> None:
         needs(harness, "key_ranges")
-        assert list(harness.connector.split(self._numbered(harness, 0), "id", 4)) == []
+        assert harness.connector.split(self._numbered(harness, 0), ("id",), 4).bounds == ()
+
+    @pytest.mark.parametrize("kind", KEY_SAMPLES, ids=str)
+    def test_ranges_of_any_key_hold_each_record_once(
+        self, harness: Harness, kind: NeutralType
+    ) -> None:
+        """Bounds are of this order on every platform, so both sides read the same ranges."""
+        needs(harness, "key_spans")
+        values = KEY_SAMPLES[kind]
+        rows = pa.table(
+            {"k": pa.array(values, kind.arrow), "id": pa.array(range(len(values)), pa.int64())}
+        )
+        dataset = harness.make([field("k", kind, nullable=False), ID], ("k", "id"), rows)
+        for key in (("k",), ("k", "id")):
+            edges = [None, *((value, 1)[: len(key)] for value in values[1::2]), None]
+            found = [
+                self._ids(harness, ReadRequest(dataset, ("id",), part=KeyRange(key, *pair)))
+                for pair in pairwise(edges)
+            ]
+            expected = [[0], *([n, n + 1] for n in range(1, len(values) - 1, 2))]
+            last = [len(values) - 1] if len(values) % 2 == 0 else []
+            assert found == [part for part in [*expected, last] if part], key
+        cut = harness.connector.split(dataset, ("k", "id"), 3)
+        assert list(cut.bounds) == sorted(cut.bounds, key=lambda b: values.index(b[0]))
+
+    @pytest.mark.parametrize("kind", [neutral.INTEGER, *KEY_SAMPLES], ids=str)
+    def test_shares_hold_each_record_once(self, harness: Harness, kind: NeutralType) -> None:
+        needs(harness, "key_shares")
+        values = KEY_SAMPLES.get(kind, [-3, 0, 7, 10**15])
+        rows = pa.table(
+            {
+                "k": pa.array([*values, None], kind.arrow),
+                "id": pa.array(range(len(values) + 1), pa.int64()),
+            }
+        )
+        dataset = harness.make([field("k", kind), ID], ("id",), rows)
+        for form in harness.connector.digest_forms(dataset.field("k")):
+            fields = (DigestField("k", form),)
+            found = [
+                self._ids(harness, ReadRequest(dataset, ("id",), part=KeyShare(fields, number, 3)))
+                for number in range(3)
+            ]
+            assert sorted(key for part in found for key in part) == [*range(len(values) + 1)]
+            if kind in _TEXTS and form == Form.TEXT:
+                numbers = [_share(value, 3) for value in [*map(str, values), ""]]
+                assert found == [[i for i, n in enumerate(numbers) if n == k] for k in range(3)]
 
     @pytest.mark.parametrize(
         ("kind", "values", "after", "expected"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -171,6 +172,46 @@ class WritingBehaviour:
             assert self._names(harness, dataset) == {1: "Ada", 2: "Bob", 3: "Cid"}
             result = session.apply(self._insert(people(["Dan"], first=4)), do_nothing)
         assert statuses(result) == [APPLIED]
+
+    def test_a_batch_is_noted_before_it_is_committed(self, harness: Harness) -> None:
+        dataset = self._people(harness)
+        needs(harness, "transactions")
+        noted: list[WriteResult] = []
+
+        def disk_full(result: WriteResult) -> None:
+            noted.append(result)
+            raise OSError("no space is left for the note")
+
+        batch = self._update([1, 2], ["Ada", "moved"], ["Eve", "Eve"])
+        returning = ("name",) if harness.connector.capabilities.returns_stored else ()
+        with open_session(harness.connector, dataset) as session:
+            with pytest.raises(OSError, match="no space"):
+                session.apply(batch, do_nothing, returning=returning, note=disk_full)
+            assert self._names(harness, dataset)[1] == "Ada"
+            result = session.apply(batch, do_nothing, returning=returning, note=noted.append)
+        assert [statuses(one) for one in noted] == [[APPLIED, STALE]] * 2
+        assert statuses(result) == [APPLIED, STALE]
+        for one in (*noted, result):
+            if returning:
+                assert one.stored is not None
+                assert one.stored.column("name").to_pylist() == ["Eve", None]
+
+    def test_a_later_session_knows_whether_a_batch_was_committed(self, harness: Harness) -> None:
+        dataset = self._people(harness)
+        needs(harness, "transaction_status")
+        noted: list[str] = []
+
+        def lost() -> None:
+            raise LeaseLost("another worker has it")
+
+        for fence, name in ((do_nothing, "Dan"), (lost, "Eve")):
+            batch = self._insert(people([name], first=4 + len(noted)))
+            with suppress(LeaseLost), open_session(harness.connector, dataset) as session:
+                session.apply(batch, fence, note=lambda result: noted.append(result.transaction))
+        with open_session(harness.connector, dataset) as session:
+            assert [session.committed(one) for one in noted] == [True, False]
+            number = noted[0].partition(" ")[0]
+            assert session.committed(f"{number} 1") is None  # of a server that was started anew
 
     def test_the_fence_is_asked_for_each_batch(self, harness: Harness) -> None:
         dataset = self._people(harness)

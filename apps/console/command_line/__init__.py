@@ -13,12 +13,18 @@ from importlib import import_module
 from django.db import DatabaseError, OperationalError, ProgrammingError, connection
 from django.db.migrations.executor import MigrationExecutor
 
+from apps.audit.origin import acting_from, command_origin
 from apps.connectors.errors import ConfigurationError, LockstepError
 from apps.console.command_line.output import FAILED, Output
 
 
 def execute(arguments: Namespace, output: Output) -> int:
     """Run the verb that was parsed; errors that Lockstep raises on purpose become one line."""
+    with acting_from(command_origin(f"lockstep {arguments.verb.partition(':')[2]}")):
+        return _execute(arguments, output)
+
+
+def _execute(arguments: Namespace, output: Output) -> int:
     module, _, function = arguments.verb.partition(":")
     verb = getattr(import_module(f"apps.console.command_line.{module}"), function)
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from dataclasses import asdict
 
+from apps.audit.actions import Act
+from apps.audit.services import record
 from apps.connectors.errors import ConfigurationError
 from apps.console.command_line.output import DONE, Output
 from apps.rules import configuration
@@ -39,6 +41,7 @@ def _print_entry(entry: Entry, output: Output) -> None:
 
 
 def export(arguments: Namespace, output: Output) -> int:
+    record(Act.CONFIGURATION_EXPORTED, actor=None)
     if output.as_json and arguments.output is None:
         output.result(content(configuration.export()))
         return DONE

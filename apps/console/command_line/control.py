@@ -8,12 +8,12 @@ from typing import Any
 
 from django.utils import timezone
 
+from apps.console import services
 from apps.console.command_line.following import run_facts, run_line
 from apps.console.command_line.naming import UnknownName, find_rule, find_rule_or_source
 from apps.console.command_line.output import DONE, Output
 from apps.core.clock import now
 from apps.core.selectors import platform_state
-from apps.core.services import set_platform_paused
 from apps.ledger.models import Rejection
 from apps.rules.models import Rule
 from apps.rules.schedule import next_due
@@ -117,7 +117,8 @@ def _set_paused(arguments: Namespace, output: Output, *, paused: bool) -> int:
             "say what is meant", remedy="Name a rule or a source, or write --all for everything."
         )
     if arguments.everything:
-        set_platform_paused(paused, actor=None, reason=reason)
+        change = services.pause_everything if paused else services.resume_everything
+        change(actor=None, reason=reason)
         what = "everything"
     else:
         found = find_rule_or_source(arguments.name)

@@ -20,30 +20,37 @@ GRACE_SECONDS = 3.0  # how long a run may lie there before this process takes it
 POLL_SECONDS = 0.3
 
 
-def follow(run: Run, output: Output) -> Run:
-    """Wait until the run is finished, showing how far it is."""
-    phases = _Phases(output)
-    bar: AbstractContextManager[None] = _bar(run) if output.is_terminal else nullcontext()
-    with bar:
-        return _wait(run, phases.show if not output.is_terminal else _nothing)
+class Follower:
+    """Waits for runs, one after the other; where no worker took one, it waits for none again."""
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self.grace = GRACE_SECONDS
+
+    def follow(self, run: Run) -> Run:
+        """Wait until the run is finished, showing how far it is."""
+        on_terminal = self.output.is_terminal
+        bar: AbstractContextManager[None] = _bar(run) if on_terminal else nullcontext()
+        with bar:
+            return self._wait(run, _nothing if on_terminal else _Phases(self.output).show)
+
+    def _wait(self, run: Run, show: Callable[[Run], None]) -> Run:
+        idle_since = time.monotonic()
+        while True:
+            run.refresh_from_db()
+            show(run)
+            if not run.is_active or run.is_waiting:
+                return run
+            if run.partitions.filter(lease_until__gt=now()).exists():
+                idle_since = time.monotonic()
+            elif time.monotonic() - idle_since >= self.grace:
+                self.grace = 0.0
+                return work_until_finished(run, on_progress=show)
+            time.sleep(POLL_SECONDS)
 
 
 def _nothing(run: Run) -> None:
     pass
-
-
-def _wait(run: Run, show: Callable[[Run], None]) -> Run:
-    idle_since = time.monotonic()
-    while True:
-        run.refresh_from_db()
-        show(run)
-        if not run.is_active or run.is_waiting:
-            return run
-        if run.partitions.filter(lease_until__gt=now()).exists():
-            idle_since = time.monotonic()
-        elif time.monotonic() - idle_since > GRACE_SECONDS:
-            return work_until_finished(run, on_progress=show)
-        time.sleep(POLL_SECONDS)
 
 
 class _Phases:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from apps.connectors.errors import ConfigurationError
 from apps.console.command_line.output import USAGE
 from apps.rules.models import Rule
-from apps.sources.models import Source
+from apps.sources.models import Dataset, Source
 
 
 class UnknownName(ConfigurationError):
@@ -26,6 +26,15 @@ def find_source(name: str) -> Source:
     if source is None:
         raise _unknown("source", name, list(Source.objects.values_list("name", flat=True)))
     return source
+
+
+def find_dataset(name: str) -> Dataset:
+    """By `source: dataset`, as lists show it."""
+    source, _, rest = name.partition(":")
+    found = Dataset.objects.filter(source__name=source.strip(), name=rest.strip()).first()
+    if found is None:
+        raise _unknown("dataset", name, [str(d) for d in Dataset.objects.select_related("source")])
+    return found
 
 
 def find_rule(name: str) -> Rule:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
-from apps.connectors.errors import LockstepError
+from apps.connectors.errors import ConfigurationError, LockstepError
 
 DONE, FAILED, USAGE, WITH_REJECTIONS = 0, 1, 2, 3
+
+
+class WrongUsage(ConfigurationError):
+    """Words that no verb of the command line understands."""
+
+    code = "command.usage"
+    exit_code: ClassVar[int] = USAGE
 
 
 class Output:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, _SubParsersAction
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, _SubParsersAction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     Verbs = _SubParsersAction[ArgumentParser]
@@ -12,19 +13,48 @@ if TYPE_CHECKING:
 
 def add_verbs(parser: ArgumentParser) -> None:
     """Add every verb to the parser of `manage.py lockstep`."""
+    _tell_machines(parser)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _configuration(verbs)
     _sources(verbs)
     _runs(verbs)
     _control(verbs)
+    _audit(verbs)
+    _encryption(verbs)
     _demo(verbs)
 
 
 def _verb(verbs: Verbs, name: str, function: str, text: str) -> ArgumentParser:
-    parser: ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    parser: ArgumentParser = _tell_machines(verbs.add_parser(name, help=text, description=text))
     parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
     parser.set_defaults(verb=function)
     return parser
+
+
+def _tell_machines(parser: ArgumentParser) -> ArgumentParser:
+    """With --json, wrong usage is one JSON document as well."""
+    tell_people = parser.error
+
+    def error(message: str) -> NoReturn:
+        if "--json" not in sys.argv:
+            tell_people(message)
+        from apps.console.command_line.output import Output, WrongUsage
+
+        wrong = WrongUsage(
+            message, where=parser.prog, remedy=f"`{parser.prog} --help` says how it is used."
+        )
+        Output(sys.stdout, sys.stderr, as_json=True).error(wrong)
+        sys.exit(wrong.exit_code)
+
+    parser.error = error  # type: ignore[method-assign]
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ArgumentTypeError("a number of changes is 0 or more")
+    return number
 
 
 def _configuration(verbs: Verbs) -> None:
@@ -51,7 +81,7 @@ def _runs(verbs: Verbs) -> None:
     verb.add_argument("--wait", action="store_true", help="wait, then print the first changes")
     verb.add_argument("--sweep", action="store_true", help="a cursor rule compares all keys")
     verb.add_argument(
-        "--limit", type=int, default=20, metavar="N", help="how many changes to print (20)"
+        "--limit", type=_count, default=20, metavar="N", help="how many changes to print (20)"
     )
     text = "Start rules, in the order in which they depend on each other."
     verb = _verb(verbs, "run", "runs:run", text)
@@ -70,8 +100,38 @@ def _control(verbs: Verbs) -> None:
         verb.add_argument("--all", action="store_true", dest="everything", help="everything")
 
 
+def _audit(verbs: Verbs) -> None:
+    parser = _tell_machines(verbs.add_parser("audit", help="Verify or seal the audit log."))
+    audit = parser.add_subparsers(metavar="VERB", required=True)
+    text = "Find events and seals that were changed, deleted or put in; exit code 1 if there are."
+    verb = _verb(audit, "verify", "audit:verify", text)
+    verb.add_argument(
+        "--checkpoints", metavar="FILE", type=Path, help="compare with this copy of them"
+    )
+    _verb(audit, "seal", "audit:seal", "Seal the events that wait; the scheduler does so too.")
+
+
+def _encryption(verbs: Verbs) -> None:
+    parser = verbs.add_parser("encryption", help="Rotate keys, or prove what is encrypted.")
+    encryption = parser.add_subparsers(metavar="VERB", required=True)
+    text = "Encrypt everything stored anew with a new data key; goes on where it was stopped."
+    verb = _verb(encryption, "rotate", "encryption:rotate", text)
+    verb.add_argument("--no-wait", action="store_true", help="leave the work to the workers")
+    text = "Wrap the data keys anew, after the key-encryption key or its provider was changed."
+    _verb(encryption, "rewrap", "encryption:rewrap", text)
+    text = "Say from the stored bytes what is under which key; exit code 1 if anything is not."
+    _verb(encryption, "audit", "encryption:audit", text)
+    text = "Destroy the key of a person, and with it what is kept under it; cannot be taken back."
+    verb = _verb(encryption, "erase", "encryption:erase", text)
+    verb.add_argument("dataset", metavar="DATASET", help="such as 'CRM: customers'")
+    verb.add_argument("subject", metavar="SUBJECT", help="the value of its subject field")
+    verb.add_argument("--reason", required=True, help="goes into the audit log")
+    text = "After a restore: erase again whom the register of erasures names."
+    _verb(encryption, "replay-erasures", "encryption:replay_erasures", text)
+
+
 def _demo(verbs: Verbs) -> None:
-    parser = verbs.add_parser("demo", help="Load, move, run or remove the demo.")
+    parser = _tell_machines(verbs.add_parser("demo", help="Load, move, run or remove the demo."))
     demo = parser.add_subparsers(metavar="VERB", required=True)
     _verb(demo, "load", "demo:load", "Write the demo's platforms and configure their sync.")
     _verb(demo, "run", "demo:run", "Do the demo's first runs and a dry run.")

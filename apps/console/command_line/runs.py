@@ -7,12 +7,12 @@ from typing import Any
 from uuid import UUID
 
 from apps.connectors.errors import ConfigurationError, LockstepError
-from apps.console.command_line.following import follow, run_facts, run_line
+from apps.console.command_line.following import Follower, run_facts, run_line
 from apps.console.command_line.naming import UnknownName, find_rule, find_rules
 from apps.console.command_line.output import DONE, FAILED, WITH_REJECTIONS, Output
 from apps.engine.types_sql import key_values
 from apps.ledger.models import Change
-from apps.ledger.selectors import change_page
+from apps.ledger.selectors import change_page, masked
 from apps.rules.models import Rule
 from apps.rules.selectors import dependencies, in_dependency_order
 from apps.runs.models import Run, RunStatus
@@ -40,8 +40,8 @@ def plan(arguments: Namespace, output: Output) -> int:
         output.result(run_facts(run))
         output.line(f"{rule.name}: dry run queued; --wait shows its changes, so does its page.")
         return DONE
-    run = follow(run, output)
-    changes = change_page(run.pk, limit=arguments.limit)
+    run = Follower(output).follow(run)
+    changes = masked(change_page(run.pk, limit=arguments.limit))
     output.result({**run_facts(run), "changes": [_change_facts(change) for change in changes]})
     output.line(run_line(run))
     _print_cause(run, output)
@@ -88,12 +88,33 @@ def _text(value: str | None) -> str:
 def run(arguments: Namespace, output: Output) -> int:
     rules = _chosen(arguments)
     if not arguments.wait:
-        runs = [_request(rule, sweep=arguments.sweep) for rule in rules]
-        output.result({"runs": [run_facts(item) for item in runs]})
-        for item in runs:
-            output.line(f"{item.rule.name}: queued")
-        return DONE
+        return _queue(rules, arguments, output)
     return _run_in_turn(rules, arguments, output)
+
+
+def _queue(rules: list[Rule], arguments: Namespace, output: Output) -> int:
+    """Start them all; one that is refused keeps no other from starting."""
+    facts: list[dict[str, Any]] = []
+    code = DONE
+    for rule in rules:
+        try:
+            item = _request(rule, sweep=arguments.sweep)
+        except LockstepError as error:
+            _note_refusal(rule, error, facts, output)
+            code = FAILED
+            continue
+        facts.append(run_facts(item))
+        output.line(f"{rule.name}: queued")
+    output.result({"runs": facts})
+    return code
+
+
+def _note_refusal(
+    rule: Rule, error: LockstepError, facts: list[dict[str, Any]], output: Output
+) -> None:
+    facts.append({"rule": rule.name, "status": "refused", "error": _error_facts(error)})
+    if not output.as_json:
+        output.error(error)
 
 
 def _chosen(arguments: Namespace) -> list[Rule]:
@@ -108,14 +129,14 @@ def _run_in_turn(rules: list[Rule], arguments: Namespace, output: Output) -> int
     needs = dependencies(rules)
     facts: list[dict[str, Any]] = []
     failed: set[UUID] = set()
-    code = DONE
+    code, follower = DONE, Follower(output)
     for rule in rules:
         if needs[rule.pk] & failed:
             failed.add(rule.pk)
             facts.append({"rule": rule.name, "status": "skipped"})
             output.line(f"{rule.name}: left out, because a rule that it depends on failed")
             continue
-        outcome = _run_one(rule, arguments.sweep, facts, output)
+        outcome = _run_one(rule, arguments.sweep, facts, follower)
         if outcome == FAILED:
             failed.add(rule.pk)
         code = FAILED if failed else max(code, outcome)
@@ -123,13 +144,12 @@ def _run_in_turn(rules: list[Rule], arguments: Namespace, output: Output) -> int
     return code
 
 
-def _run_one(rule: Rule, sweep: bool, facts: list[dict[str, Any]], output: Output) -> int:
+def _run_one(rule: Rule, sweep: bool, facts: list[dict[str, Any]], follower: Follower) -> int:
+    output = follower.output
     try:
-        item = follow(_request(rule, sweep=sweep), output)
+        item = follower.follow(_request(rule, sweep=sweep))
     except LockstepError as error:
-        facts.append({"rule": rule.name, "status": "refused", "error": _error_facts(error)})
-        if not output.as_json:
-            output.error(error)
+        _note_refusal(rule, error, facts, output)
         return FAILED
     facts.append(run_facts(item))
     output.line(run_line(item))

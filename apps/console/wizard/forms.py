@@ -14,6 +14,7 @@ from apps.console.wizard.draft import RULE_FIELDS, SCHEDULE_FIELDS
 from apps.core.admin import explain
 from apps.engine.spec import CheckKind, CheckSpec, FieldPolicy, FieldPolicySpec
 from apps.rules.admin.checks import parameter_text, parse_parameter
+from apps.rules.admin.form import LABELS
 from apps.rules.models import Check, Policy, Rule
 from apps.rules.schedule import validate_schedule
 from apps.rules.selectors import TWO_WAY_COLUMNS
@@ -39,6 +40,7 @@ class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Rule
         fields = ("name", *RULE_FIELDS)
+        labels = LABELS
         widgets = {"filter": forms.Textarea(attrs={"rows": 2, "spellcheck": "false"})}
 
     def __init__(self, *args: Any, left_fields: list[str], right_fields: list[str], **kw: Any):

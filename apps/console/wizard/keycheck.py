@@ -6,12 +6,13 @@ Only the key fields are read, as Arrow batches; DuckDB groups them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from apps.connectors.base import ReadRequest
 from apps.engine.database import fetch, open_database
+from apps.mappings.masking import MASKED, personal_fields
 from apps.sources.models import Dataset
 from apps.sources.selectors import connector_for
 
@@ -42,7 +43,10 @@ def report_key(dataset: Dataset, fields: Sequence[str]) -> KeyReport:
     batches = [batch.records for batch in connector_for(dataset.source).read(request)]
     table = pa.Table.from_batches(batches) if batches else pa.table({name: [] for name in fields})
     table = table.rename_columns([f"k{i}" for i in range(len(fields))])
-    return _count(dataset.name, tuple(fields), table)
+    report = _count(dataset.name, tuple(fields), table)
+    if personal_fields([dataset.pk]).get(dataset.pk, frozenset()) & set(fields):
+        return replace(report, examples=tuple((MASKED, n) for _, n in report.examples))
+    return report
 
 
 def _count(name: str, fields: tuple[str, ...], table: pa.Table) -> KeyReport:

@@ -2,7 +2,7 @@
 
 from unfold.paginator import InfinitePaginator
 
-from apps.core.admin.actions import ObjectAction
+from apps.core.admin.actions import ObjectAction, ObjectLink
 from apps.core.admin.base import (
     BaseAdmin,
     BaseStackedInline,
@@ -13,6 +13,7 @@ from apps.core.admin.base import (
     ReadOnlyAdmin,
 )
 from apps.core.admin.bulk import bulk_action
+from apps.core.admin.choices import RelatedFilter, unseen_kept
 from apps.core.admin.errors import ServiceErrorsMixin, ServiceForm, explain
 
 __all__ = [
@@ -24,9 +25,12 @@ __all__ = [
     "InfinitePaginator",
     "NextStep",
     "ObjectAction",
+    "ObjectLink",
     "ReadOnlyAdmin",
+    "RelatedFilter",
     "ServiceErrorsMixin",
     "ServiceForm",
     "bulk_action",
     "explain",
+    "unseen_kept",
 ]

@@ -16,6 +16,15 @@ from django.http import HttpRequest
 from apps.core.selectors import scoped
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectLink:
+    """A way from an object's page to a further page about it, shown beside its buttons."""
+
+    label: str
+    url: str
+    icon: str
+
+
 def _always(obj: Any) -> bool:
     return True
 
@@ -27,7 +36,8 @@ class ObjectAction:
     permission: action part of a model permission, such as `run` for `rules.run_rule`;
     handler: name of the model admin's method `(request, obj) -> HttpResponse | None`;
     confirm: the question of the dialog, empty for none; `{obj}` is the object's name;
-    shown: whether the button makes sense for this object now.
+    shown: whether the button makes sense for this object now;
+    dangerous: the person must have proved a second factor a short while ago.
     """
 
     name: str
@@ -38,6 +48,7 @@ class ObjectAction:
     confirm: str = ""
     variant: str = ""
     shown: Callable[[Any], bool] = _always
+    dangerous: bool = False
 
     def permitted(self, request: HttpRequest, obj: Model) -> bool:
         manager = type(obj)._default_manager

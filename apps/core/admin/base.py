@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db import models
+from django.db import models, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -17,10 +17,14 @@ from simple_history.admin import SimpleHistoryAdmin
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from unfold.widgets import UnfoldAdminExpandableTextareaWidget
 
+from apps.audit.actions import Act
+from apps.audit.services import record
 from apps.connectors.errors import LockstepError
-from apps.core.admin.actions import ObjectAction
+from apps.core.admin.actions import ObjectAction, ObjectLink
+from apps.core.admin.choices import choosable, unseen_kept
 from apps.core.admin.errors import explain
-from apps.core.selectors import permits, scoped
+from apps.core.reauthentication import require_recent_sign_in
+from apps.core.selectors import permits, reaches, scoped
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +66,46 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
     nothing_yet = NextStep("There is nothing here yet.")
     parts: frozenset[str] = frozenset()
     columns_need: dict[str, type[models.Model]] = {}  # column of the list -> what it tells of
+    # First part of the acts that adding, changing and deleting here are in the audit log.
+    audited_as = ""
+    saved_by_service = False  # which puts adding and changing on record itself
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         return scoped(super().get_queryset(request), request.user, "view")
+
+    # Permissions, on the object itself where there is one
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        allowed: bool = super().has_view_permission(request, obj)
+        return allowed and (obj is None or reaches(request.user, "view", obj))
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        allowed: bool = super().has_change_permission(request, obj)
+        return allowed and (obj is None or reaches(request.user, "change", obj))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        allowed: bool = super().has_delete_permission(request, obj)
+        return allowed and (obj is None or reaches(request.user, "delete", obj))
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Lists that can be edited ask for the permission on the model only."""
+        if change and not self.has_change_permission(request, obj):
+            raise PermissionDenied
+        super().save_model(request, obj, form, change)
+
+    # Choices: only what this person reaches can be chosen, and is named
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        kwargs.setdefault("queryset", choosable(db_field.related_model, request))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        kwargs.setdefault("queryset", choosable(db_field.related_model, request))
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        with unseen_kept(form, request):
+            super().save_related(request, form, formsets, change)
 
     # Addresses
 
@@ -92,6 +133,51 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
         found, counts, lacking, protected = super().get_deleted_objects(objs, request)
         return found, counts, set(lacking) - self.parts, protected
 
+    # On record
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        if self.audited_as and not self.saved_by_service:
+            record(f"{self.audited_as}.created", obj, actor=request.user)
+        return super().log_addition(request, obj, message)
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        if self.audited_as and not self.saved_by_service and message:
+            details = {"changed": _changed_names(message)}
+            record(f"{self.audited_as}.changed", obj, actor=request.user, details=details)
+        return super().log_change(request, obj, message)
+
+    @transaction.atomic
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        self.record_deletion(request, obj)
+        super().delete_model(request, obj)
+
+    @transaction.atomic
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for obj in queryset:
+            if not self.has_delete_permission(request, obj):
+                raise PermissionDenied
+            self.record_deletion(request, obj)
+        super().delete_queryset(request, queryset)
+
+    def record_deletion(self, request: HttpRequest, obj: Any) -> None:
+        if self.audited_as:
+            record(Act(f"{self.audited_as}.deleted"), obj, actor=request.user)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Deleting is dangerous, whatever it is."""
+        if self.has_delete_permission(request):
+            require_recent_sign_in(request, form=True)
+        page: HttpResponse = super().delete_view(request, object_id, extra_context)
+        return page
+
+    def response_action(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> Any:
+        """Likewise where many are chosen in the list."""
+        if request.POST.get("action") == "delete_selected" and self.has_delete_permission(request):
+            require_recent_sign_in(request)
+        return super().response_action(request, queryset)
+
     # Objects and their buttons
 
     def object_or_404(self, request: HttpRequest, object_id: Any) -> Any:
@@ -112,6 +198,10 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
             if action.shown(obj) and action.permitted(request, obj)
         ]
 
+    def object_links(self, request: HttpRequest, obj: Any) -> list[ObjectLink]:
+        """Further pages about this object that this person may open."""
+        return []
+
     def object_action_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         """Do what one of the `object_actions` says."""
         if request.method != "POST":
@@ -122,6 +212,8 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
         obj = self.object_or_404(request, object_id)
         if not action.permitted(request, obj):
             raise PermissionDenied
+        if action.dangerous:
+            require_recent_sign_in(request)
         try:
             response = getattr(self, action.handler)(request, obj)
         except LockstepError as error:
@@ -148,6 +240,7 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
         }
         if obj is not None:
             common["object_actions"] = self.available_actions(request, obj)
+            common["object_links"] = self.object_links(request, obj)
         return TemplateResponse(request, template, {**common, **context})
 
     def _crumbs(self, title: str) -> list[tuple[str, str | None]]:
@@ -169,6 +262,7 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
         obj = self.get_object(request, object_id) if object_id else None
         if obj is not None:
             context["object_actions"] = self.available_actions(request, obj)
+            context["object_links"] = self.object_links(request, obj)
         context.update(self.page_context(request, obj))
         page: HttpResponse = super().changeform_view(request, object_id, form_url, context)
         return page
@@ -198,6 +292,19 @@ class BaseAdmin(ModelAdmin):  # type: ignore[misc]
         context = {"chips": self.chips(request), **(extra_context or {})}
         page: HttpResponse = super().changelist_view(request, context)
         return page
+
+
+def _changed_names(message: Any) -> list[str]:
+    """Labels of the fields that a form has changed, those of its inlines with their model's."""
+    if not isinstance(message, list):
+        return [str(message)]
+    names: list[str] = []
+    for entry in message:
+        for what, facts in entry.items():
+            part = f"{facts['name']} {what}" if "name" in facts else ""
+            labels = [str(label) for label in facts.get("fields", ())]
+            names += [f"{part}: {label}" if part else label for label in labels] or [part]
+    return list(dict.fromkeys(name for name in names if name))
 
 
 class ReadOnlyAdmin(BaseAdmin):
@@ -235,10 +342,34 @@ class HistoryAdmin(SimpleHistoryAdmin, BaseAdmin):  # type: ignore[misc]
         return page
 
 
-class BaseTabularInline(TabularInline):  # type: ignore[misc]
+class _OnItsParent:
+    """Lines of an object are for those who reach the object; to write one changes it."""
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        allowed: bool = super().has_view_permission(request, obj)  # type: ignore[misc]
+        return allowed and self._reaches(request, "view", obj)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        allowed: bool = super().has_add_permission(request, obj)  # type: ignore[misc]
+        return allowed and self._reaches(request, "change", obj)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        allowed: bool = super().has_change_permission(request, obj)  # type: ignore[misc]
+        return allowed and self._reaches(request, "change", obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        allowed: bool = super().has_delete_permission(request, obj)  # type: ignore[misc]
+        return allowed and self._reaches(request, "change", obj)
+
+    @staticmethod
+    def _reaches(request: HttpRequest, action: str, obj: Any) -> bool:
+        return obj is None or obj._state.adding or reaches(request.user, action, obj)
+
+
+class BaseTabularInline(_OnItsParent, TabularInline):  # type: ignore[misc]
     extra = 0
     show_change_link = False
 
 
-class BaseStackedInline(StackedInline):  # type: ignore[misc]
+class BaseStackedInline(_OnItsParent, StackedInline):  # type: ignore[misc]
     extra = 0

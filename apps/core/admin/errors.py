@@ -13,6 +13,7 @@ from django import forms
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 
+from apps.audit.services import record_refusal
 from apps.connectors.errors import LockstepError
 
 
@@ -62,5 +63,6 @@ class ServiceErrorsMixin:
         except PermissionDenied as error:
             if not error.args:
                 raise
+            record_refusal(request, error)
             request.service_error = error  # type: ignore[attr-defined]
         return super().changeform_view(request, *args, **kwargs)  # type: ignore[misc, no-any-return]

@@ -45,6 +45,7 @@ LOOKS: dict[str, tuple[str, str]] = {
     "update": ("info", "edit"),
     "delete": ("bad", "delete"),
     "applied": ("good", "check_circle"),
+    "success": ("good", "check_circle"),
     "stale": ("warn", "update"),
     "rejected": ("bad", "block"),
     "to_plan": ("quiet", "schedule"),

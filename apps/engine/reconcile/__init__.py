@@ -1,5 +1,6 @@
 """Two-way reconciliation: three-way, field by field, in bounded memory (decision 3)."""
 
+from apps.engine.reconcile.merging import IN_DOUBT
 from apps.engine.reconcile.outputs import CHANGES, CONFLICTS, REFRESHES
 from apps.engine.reconcile.plain import BASE, DECISIONS, Reconciled, reconcile
 from apps.engine.reconcile.programs import (
@@ -15,6 +16,7 @@ __all__ = [
     "CHANGES",
     "CONFLICTS",
     "DECISIONS",
+    "IN_DOUBT",
     "REFRESHES",
     "ReconcileSummary",
     "Reconciled",

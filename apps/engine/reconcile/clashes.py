@@ -13,9 +13,8 @@ from apps.engine.codec import image_sql
 from apps.engine.reconcile.absence import base_images
 from apps.engine.reconcile.layout import Layout
 from apps.engine.reconcile.matching import MOST_CANDIDATES
-from apps.engine.reconcile.outputs import any_right
+from apps.engine.reconcile.outcome import unique_places
 from apps.engine.reconcile.store import Store
-from apps.engine.spec import CheckKind, Severity
 from apps.engine.types_sql import canonical_sql, literal
 
 ROUNDS = 100
@@ -59,18 +58,22 @@ def park_clashes(store: Store) -> None:
 
 
 def _rules(layout: Layout) -> Iterator[_Rule]:
-    yield _Rule(layout.mapping.key, _right_keys(layout))
-    yield _Rule(layout.mapping.left.key, _left_keys())
-    for check in layout.rule.checks:
-        if check.kind is CheckKind.UNIQUE and check.severity is not Severity.WARN:
-            place = layout.names.index(check.field)
-            yield _Rule((check.field,), _right_values(layout, place))
-            yield _Rule((check.field,), _left_values(layout, place))
+    yield _Rule(layout.mapping.key, _right_keys())
+    yield _Rule(_into_left_key(layout), _left_keys())
+    for place in unique_places(layout):
+        yield _Rule((layout.names[place],), _right_values(layout, place))
+        yield _Rule((layout.names[place],), _left_values(layout, place))
 
 
-def _right_keys(layout: Layout) -> str:
+def _into_left_key(layout: Layout) -> tuple[str, ...]:
+    """The right fields that a left key is written from."""
+    key = layout.mapping.left.key
+    return tuple(sorted({n for w in layout.writes if w.name in key for n in w.sources}))
+
+
+def _right_keys() -> str:
     return (
-        f"SELECT id, rk AS key, rk_after AS value, rk_after <> rk AND {any_right(layout)} AS takes "
+        "SELECT id, rk AS key, rk_after AS value, rk_after <> rk AND right_write AS takes "
         "FROM final UNION ALL SELECT id, NULL, rk_after, true FROM right_final "
         "UNION ALL SELECT NULL, t.rk, t.rk, false FROM right_side t "
         "ANTI JOIN final p ON p.r = t.rowid UNION ALL SELECT NULL, rk, rk, false FROM unreadable"
@@ -91,7 +94,7 @@ def _left_keys() -> str:
 def _right_values(layout: Layout, i: int) -> str:
     neutral = layout.types[layout.names[i]]
     return (
-        f"SELECT id, rk AS key, {canonical_sql(f'm{i}', neutral)} AS value, w{i} "
+        f"SELECT id, rk AS key, m{i} AS value, w{i} "
         f"AS takes FROM final UNION ALL SELECT x.id, NULL, {canonical_sql(f'l.f{i}', neutral)}, "
         "true FROM right_final x JOIN left_side l ON l.rowid = x.l "
         f"UNION ALL SELECT NULL, t.rk, {canonical_sql(f't.f{i}', neutral)}, false "
@@ -102,8 +105,7 @@ def _right_values(layout: Layout, i: int) -> str:
 def _left_values(layout: Layout, i: int) -> str:
     neutral = layout.types[layout.names[i]]
     return (
-        f"SELECT id, lk AS key, {canonical_sql(f'n{i}', neutral)} AS value, "
-        f"left_write AND n{i} IS DISTINCT FROM l{i} AS takes FROM final "
+        f"SELECT id, lk AS key, n{i} AS value, g{i} AS takes FROM final "
         f"UNION ALL SELECT x.id, NULL, {canonical_sql(f'a.f{i}', neutral)}, true "
         "FROM left_final x JOIN ahead a ON a.id = x.id "
         f"UNION ALL SELECT NULL, t.lk, {canonical_sql(f't.f{i}', neutral)}, false "

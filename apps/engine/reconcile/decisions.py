@@ -6,7 +6,7 @@ from apps.connectors.types import TEXT
 from apps.engine.codec import image_sql
 from apps.engine.reconcile.layout import Layout, image_where, names_where
 from apps.engine.reconcile.store import Store
-from apps.engine.types_sql import from_canonical_sql, literal
+from apps.engine.types_sql import canonical_sql, from_canonical_sql, literal
 
 KINDS = ("fields", "first_contact")
 
@@ -34,7 +34,7 @@ def apply_decisions(store: Store) -> None:
         return
     layout = store.layout
     store.run(
-        "CREATE TEMP TABLE chosen AS "
+        "CREATE OR REPLACE TEMP TABLE chosen AS "
         "SELECT p.id, d.decision, false AS any_field FROM pairs p JOIN decisions d "
         f"ON d.lk = p.lk AND d.rk = p.rk AND d.seen = {_seen(layout)} "
         f"AND d.kind IN ({', '.join(map(literal, KINDS))}) WHERE {_some_open(layout)}"
@@ -50,7 +50,10 @@ def apply_decisions(store: Store) -> None:
 
 
 def _choose(layout: Layout, i: int, name: str) -> str:
-    """SQL that applies decisions to one field; what does not fit its type stays open."""
+    """SQL that applies decisions to one field; what does not fit its type stays open.
+
+    Of a value that both sides hold already (a counter in doubt), only the base moves on.
+    """
     pointer = f"/fields/{name.replace('~', '~0').replace('/', '~1')}"
     take = f"json_extract_string(c.decision, {literal(pointer + '/take')})"
     whole = "json_extract_string(c.decision, '/record')"
@@ -69,8 +72,13 @@ def _choose(layout: Layout, i: int, name: str) -> str:
         f"CASE WHEN c.any_field THEN {take} ELSE coalesce({take}, {whole}) END AS take "
         f"FROM pairs p JOIN chosen c ON c.id = p.id WHERE c.any_field OR p.s{i} = 'C'))"
     )
+    text = canonical_sql(f"pairs.l{i}", layout.types[name])
+    agreed = (
+        f"pairs.l{i} IS NOT DISTINCT FROM pairs.r{i} AND (q.verdict <> 'M' OR q.value = {text})"
+    )
     return (
-        f"UPDATE pairs SET s{i} = q.verdict, v{i} = q.value, decided = true FROM ({chosen}) q "
+        f"UPDATE pairs SET s{i} = CASE WHEN {agreed} THEN 'A' ELSE q.verdict END, "
+        f"v{i} = q.value, decided = true FROM ({chosen}) q "
         "WHERE q.id = pairs.id AND q.verdict IS NOT NULL AND NOT (q.verdict = 'M' AND q.unfit)"
     )
 

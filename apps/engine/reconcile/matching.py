@@ -18,13 +18,17 @@ from apps.engine.spec import Normalisation
 from apps.engine.types_sql import canonical_sql, key_sql
 
 MOST_CANDIDATES = 50
+_ABROAD = r"regexp_matches({0}, '^\s*(\+|00)')"
+_DIGITS = "regexp_replace({0}, '[^0-9]', '', 'g')"
+_WITHOUT_TRUNK = _DIGITS.format("replace({0}, '(0)', '')")
 _STEPS = {
     Normalisation.ACCENTS: "strip_accents({})",
     Normalisation.CASE: "lower({})",
     Normalisation.EMAIL: "lower(trim({}))",
     Normalisation.TRIM: r"trim(regexp_replace({}, '[\s\p{{Z}}]+', ' ', 'g'))",
-    Normalisation.PHONE: "(CASE WHEN starts_with(trim({0}), '+') THEN '+' ELSE '' END "
-    "|| regexp_replace({0}, '[^0-9]', '', 'g'))",
+    # +49 (0)30 1 and 0049 30 1 are one number: of those with a country, 00 and (0) tell nothing.
+    Normalisation.PHONE: f"CASE WHEN {_ABROAD} "
+    f"THEN nullif('+' || regexp_replace({_WITHOUT_TRUNK}, '^00', ''), '+') ELSE {_DIGITS} END",
 }
 _SEEN = "md5(concat_ws(chr(10), kind, image, candidates))"
 

@@ -35,6 +35,9 @@ class Ask(Enum):
 ASK = Ask.ASK
 Merged = str | None | Ask
 
+IN_DOUBT = "?"
+"""The base of a counter whose last write may or may not have got through: no number at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Values:
@@ -61,8 +64,11 @@ def merge_value(spec: FieldPolicySpec, neutral: NeutralType, values: Values) -> 
 
 
 def merge_counter(neutral: NeutralType, values: Values) -> Merged:
-    """The base plus what each side added to it; an empty base counts as zero."""
-    if values.left is None or values.right is None:
+    """The base plus what each side added to it; an empty base counts as zero.
+
+    From a base IN_DOUBT nobody can count on.
+    """
+    if values.base == IN_DOUBT or values.left is None or values.right is None:
         return ASK
     if neutral.kind is Kind.FLOAT:
         left, right, base = (float(text or 0) for text in (values.left, values.right, values.base))

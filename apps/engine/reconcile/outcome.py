@@ -1,9 +1,12 @@
 """The plan of each pair, once it is known what the left side makes of what is written to it.
 
-`final` holds each pair with: n{i} the left view afterwards, m{i} the right value afterwards, s{i}
-the verdict; t{i} whether the field goes to the left, x{j} whether left field j is written and
-`left_write` whether any is; w{i} whether the field is written to the right; `lk_after` and
-`rk_after` the keys afterwards. `left_final` and `right_final` hold the inserts.
+`outcome` holds a slice of the pairs with: n{i} the left view afterwards, m{i} the right value
+afterwards, s{i} the verdict; t{i} whether the field goes to the left, x{j} whether left field j is
+written and `left_write` whether any is; w{i} whether the field is written to the right; `lk_after`
+and `rk_after` the keys afterwards.
+
+What is planned of it is kept in `right_update`, `left_update` and `refresh`, and each pair in
+`final`, as far as clashes and counts need it. `left_final` and `right_final` hold the inserts.
 
 A left field may feed more than one right field, so what is written to the left can change further
 fields of the left view; those flow to the right in the same plan.
@@ -12,21 +15,74 @@ fields of the left view; those flow to the right in the same plan.
 from __future__ import annotations
 
 from apps.engine.reconcile.layout import Layout
+from apps.engine.reconcile.outputs import updates_sql
 from apps.engine.reconcile.store import Store
 from apps.engine.reconcile.writes import flows_into, flows_left, right_after
-from apps.engine.types_sql import key_sql
+from apps.engine.spec import CheckKind, Severity
+from apps.engine.types_sql import canonical_sql, key_sql
+
+
+def make_final(store: Store) -> None:
+    """Make `final`, `right_update`, `left_update` and `refresh`, all of them empty."""
+    unique = "".join(
+        f", m{i} VARCHAR, w{i} BOOLEAN, n{i} VARCHAR, g{i} BOOLEAN"
+        for i in unique_places(store.layout)
+    )
+    store.run(
+        "CREATE TABLE final(id BIGINT, lk VARCHAR, rk VARCHAR, l BIGINT, r BIGINT, "
+        "lk_after VARCHAR, rk_after VARCHAR, left_write BOOLEAN, right_write BOOLEAN, "
+        f"agreed BOOLEAN{unique})"
+    )
+    for table in ("right_update", "left_update"):
+        store.run(
+            f"CREATE TABLE {table}(id BIGINT, side VARCHAR, operation VARCHAR, lk VARCHAR, "
+            "rk VARCHAR, key_after VARCHAR, fields VARCHAR[], before VARCHAR, after VARCHAR, "
+            "image VARCHAR, cause VARCHAR, base_left VARCHAR, base_right VARCHAR)"
+        )
+    store.run(
+        "CREATE TABLE refresh(id BIGINT, lk VARCHAR, rk VARCHAR, left_image VARCHAR, "
+        "right_image VARCHAR, base_left VARCHAR, base_right VARCHAR)"
+    )
+
+
+def unique_places(layout: Layout) -> list[int]:
+    """The fields whose values only one record of a side may have."""
+    return [
+        layout.names.index(check.field)
+        for check in layout.rule.checks
+        if check.kind is CheckKind.UNIQUE and check.severity is not Severity.WARN
+    ]
 
 
 def make_outcome(store: Store) -> None:
-    """Make `final`, `left_final` and `right_final`."""
+    """Keep what becomes of `pairs`."""
     layout = store.layout
     store.run(
-        f"CREATE TABLE final AS SELECT *, {_right_keys(layout)} AS rk_after, "
+        f"CREATE OR REPLACE TABLE outcome AS SELECT *, {_right_keys(layout)} AS rk_after, "
         f"{_right_writes(layout)} FROM "
         f"(SELECT *, {_right_values(layout)} FROM (SELECT * REPLACE ({_verdicts(layout)}), "
         f"{_left_views(layout)} FROM (SELECT *, ({_left_write(layout)}) AS left_write "
         f"FROM ({_tried(layout)}))) p)"
     )
+    for table, sql in updates_sql(layout).items():
+        store.run(f"INSERT INTO {table} {sql}")
+    store.run(f"INSERT INTO final {_final(layout)}")
+
+
+def _final(layout: Layout) -> str:
+    places = range(len(layout.names))
+    columns = ["id", "lk", "rk", "l", "r", "lk_after", "rk_after", "left_write"]
+    columns.append("(" + " OR ".join(f"w{i}" for i in places) + ")")
+    columns.append("(" + " OR ".join(f"s{i} = 'A'" for i in places) + ")")
+    for i in unique_places(layout):
+        neutral = layout.types[layout.names[i]]
+        columns += [canonical_sql(f"m{i}", neutral), f"w{i}", canonical_sql(f"n{i}", neutral)]
+        columns.append(f"left_write AND n{i} IS DISTINCT FROM l{i}")
+    return f"SELECT {', '.join(columns)} FROM outcome"
+
+
+def finish_inserts(store: Store) -> None:
+    """Make `left_final` and `right_final`."""
     store.run(
         "CREATE TABLE left_final AS SELECT i.*, a.lk AS lk_after FROM left_insert i "
         "JOIN ahead a ON a.id = i.id"

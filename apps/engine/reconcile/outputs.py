@@ -50,19 +50,33 @@ def changes_sql(layout: Layout) -> Iterator[tuple[str, str]]:
     yield right, _deletes(layout, "right")
     if layout.right_mark is not None:
         yield right, _right_marks(layout)
-    yield f"final WHERE {any_right(layout)}", _right_updates(layout)
+    yield "final WHERE right_write", _kept("right_update")
     yield "right_final", _right_inserts(layout)
     yield left, _deletes(layout, "left")
     if layout.left_mark is not None:
         yield left, _left_marks(layout)
-    yield "final WHERE left_write", _left_updates(layout)
+    yield "final WHERE left_write", _kept("left_update")
     yield "left_final", _left_inserts(layout)
     if layout.derived & layout.settled:
         yield "left_final", _derived_updates(layout)
 
 
-def any_right(layout: Layout) -> str:
-    """SQL: a row of `final` is written to the right."""
+def updates_sql(layout: Layout) -> dict[str, str]:
+    """Queries over `outcome` whose rows are kept in these tables."""
+    return {
+        "right_update": _right_updates(layout),
+        "left_update": _left_updates(layout),
+        "refresh": _refreshes(layout),
+    }
+
+
+def _kept(table: str) -> str:
+    """SQL of what was kept of the pairs that are not parked."""
+    return f"SELECT u.* EXCLUDE (id) FROM {table} u SEMI JOIN final p ON p.id = u.id"
+
+
+def _any_right(layout: Layout) -> str:
+    """SQL: a row of `outcome` is written to the right."""
     return "(" + " OR ".join(f"w{i}" for i in range(len(layout.names))) + ")"
 
 
@@ -82,17 +96,24 @@ def _cause(layout: Layout, lost: str, right: bool) -> str:
 def _right_updates(layout: Layout) -> str:
     places = {name: i for i, name in enumerate(layout.names)}
     written = {name: f"w{i}" for name, i in places.items()}
+    # Until the left half is written, too, what the left record held is the base of both sides: its
+    # difference is counted then, and the right one's is still to come.
     half = {name: f"(s{i} = 'M' AND t{i})" for name, i in places.items()}
-    left = [(n, f"CASE WHEN {half[n]} THEN l{i} ELSE n{i} END", layout.types[n])
-            for n, i in places.items()]  # fmt: skip
+    left, right = (
+        [
+            (n, f"CASE WHEN {half[n]} THEN l{i} ELSE {letter}{i} END", layout.types[n])
+            for n, i in places.items()
+        ]
+        for letter in ("n", "m")
+    )
     return (
-        "SELECT 'right', 'update', lk, rk, CASE WHEN rk_after <> rk THEN rk_after END, "
+        "SELECT id, 'right', 'update', lk, rk, CASE WHEN rk_after <> rk THEN rk_after END, "
         f"{names_where(list(layout.names), written.__getitem__)}, "
         f"{image_where(layout.values('r'), written.__getitem__)}, "
         f"{image_where(layout.values('m'), written.__getitem__)}, {hash_sql(layout.values('m'))}, "
         f"{_cause(layout, 'r', True)}, {image_where(left, written.__getitem__)}, "
-        f"{image_where(layout.values('m'), lambda n: f'({written[n]} AND NOT {half[n]})')} "
-        f"FROM final WHERE {any_right(layout)}"
+        f"{image_where(right, written.__getitem__)} "
+        f"FROM outcome WHERE {_any_right(layout)}"
     )
 
 
@@ -102,11 +123,12 @@ def _left_updates(layout: Layout) -> str:
     after = [(w.name, f"b.b{w.place}", w.neutral) for w in layout.writes]
     brought = {n: f"(p.s{i} IN ('L', 'l', 'M') AND p.t{i})" for i, n in enumerate(layout.names)}
     return (
-        "SELECT 'left', 'update', p.lk, p.rk, CASE WHEN p.lk_after <> p.lk THEN p.lk_after END, "
+        "SELECT p.id, 'left', 'update', p.lk, p.rk, "
+        "CASE WHEN p.lk_after <> p.lk THEN p.lk_after END, "
         f"{names_where(list(flows), flows.__getitem__)}, {image_where(before, flows.__getitem__)}, "
         f"{image_where(after, flows.__getitem__)}, {hash_sql(layout.values('p.n'))}, "
         f"{_cause(layout, 'l', False)}, {image_where(layout.values('p.n'), brought.__getitem__)}, "
-        f"{image_where(layout.translated('p.m', 'p.n'), brought.__getitem__)} FROM final p "
+        f"{image_where(layout.translated('p.m', 'p.n'), brought.__getitem__)} FROM outcome p "
         "JOIN back b ON b.id = p.id JOIN left_side l ON l.rowid = p.l WHERE p.left_write"
     )
 
@@ -215,6 +237,18 @@ def _left_marks(layout: Layout) -> str:
 
 def refreshes_sql(layout: Layout) -> list[tuple[str, str]]:
     """What must have rows, and a query with the columns of REFRESHES over it."""
+    same = image_sql(layout.values("l.f")), image_sql(layout.values("r.f"))
+    return [
+        ("refresh", _kept("refresh")),
+        (
+            "found",
+            f"SELECT f.lk, f.rk, l.h, r.h, {same[0]}, {same[1]} FROM found f "
+            "JOIN left_side l ON l.rowid = f.l JOIN right_side r ON r.rowid = f.r WHERE l.h = r.h",
+        ),
+    ]
+
+
+def _refreshes(layout: Layout) -> str:
     sides = []
     for column, base in (("n", "bl"), ("r", "br")):
         values: list[Value] = [
@@ -228,21 +262,12 @@ def refreshes_sql(layout: Layout) -> list[tuple[str, str]]:
         ]
         sides.append(image_where(sorted(values), lambda n: _known(layout, n)))
     agreed = " OR ".join(f"s{i} = 'A'" for i in range(len(layout.names)))
-    same = image_sql(layout.values("l.f")), image_sql(layout.values("r.f"))
-    return [
-        (
-            "final",
-            "SELECT lk, rk, md5(left_base), md5(right_base), left_base, right_base FROM "
-            f"(SELECT lk, rk, li, ri, linked, ({agreed}) AS agreed, {sides[0]} AS left_base, "
-            f"{sides[1]} AS right_base FROM final) WHERE CASE WHEN linked "
-            "THEN md5(left_base) <> li OR md5(right_base) <> ri ELSE agreed END",
-        ),
-        (
-            "found",
-            f"SELECT f.lk, f.rk, l.h, r.h, {same[0]}, {same[1]} FROM found f "
-            "JOIN left_side l ON l.rowid = f.l JOIN right_side r ON r.rowid = f.r WHERE l.h = r.h",
-        ),
-    ]
+    return (
+        "SELECT id, lk, rk, md5(left_base), md5(right_base), left_base, right_base FROM "
+        f"(SELECT id, lk, rk, li, ri, linked, ({agreed}) AS agreed, {sides[0]} AS left_base, "
+        f"{sides[1]} AS right_base FROM outcome) WHERE CASE WHEN linked "
+        "THEN md5(left_base) <> li OR md5(right_base) <> ri ELSE agreed END"
+    )
 
 
 def _known(layout: Layout, name: str) -> str:

@@ -24,7 +24,9 @@ Program = Callable[[pa.RecordBatch], Transformed]
 def merge_pending(store: Store, evaluate: Program | None) -> None:
     """Turn each pending field of `pairs` into a merged value (M) or a question (C)."""
     layout = store.layout
-    store.run("CREATE TABLE merged(id BIGINT, place INTEGER, value VARCHAR, known BOOLEAN)")
+    store.run(
+        "CREATE OR REPLACE TABLE merged(id BIGINT, place INTEGER, value VARCHAR, known BOOLEAN)"
+    )
     places = [i for i in range(len(layout.names)) if _may_be_pending(layout, i)]
     for i in places:
         name = layout.names[i]

@@ -13,6 +13,8 @@ The algorithm, set by set (decision 3 says why):
 6. *left*: what would be written to the left goes backward, and forward again (`writes`).
 7. *outcome*: what that makes of each pair and each new record (`outcome`), less what would take a
    key or a unique value from another record (`clashes`).
+
+Steps 5 to 7 go slice by slice of the pairs, so that memory is bounded however many have changed.
 """
 
 from __future__ import annotations
@@ -35,12 +37,17 @@ from apps.engine.reconcile.decisions import apply_decisions, ask
 from apps.engine.reconcile.layout import Layout
 from apps.engine.reconcile.links import find_unreadable, open_links, weigh_edits
 from apps.engine.reconcile.matching import match
-from apps.engine.reconcile.outcome import make_inserts, make_outcome
+from apps.engine.reconcile.outcome import (
+    finish_inserts,
+    make_final,
+    make_inserts,
+    make_outcome,
+)
 from apps.engine.reconcile.pending import merge_pending
 from apps.engine.reconcile.store import Store
 from apps.engine.reconcile.summary import ReconcileSummary, summarise
-from apps.engine.reconcile.verdicts import make_pairs
-from apps.engine.reconcile.writes import make_left_values
+from apps.engine.reconcile.verdicts import choose_pairs, make_pairs
+from apps.engine.reconcile.writes import make_written, try_inserts, try_updates
 from apps.engine.spec import MappingSpec, RuleSpec
 
 Program = Callable[[pa.RecordBatch], Transformed]
@@ -177,16 +184,25 @@ class Reconciler:
             weigh_edits(self.store)
             match(self.store)
             judge_absent(self.store)
-            make_pairs(self.store, self.now)
-            merge_pending(self.store, self.evaluate)
-            apply_decisions(self.store)
-            ask(self.store)
+            make_final(self.store)
+            make_written(self.store)
+            for rows in choose_pairs(self.store):
+                self._decide(rows)
             make_inserts(self.store)
-            make_left_values(self.store, self.backward, self.forward)
-            make_outcome(self.store)
+            try_inserts(self.store, self.backward, self.forward)
+            finish_inserts(self.store)
             park_clashes(self.store)
             self._summary = summarise(self.store)
         return self._summary
+
+    def _decide(self, rows: tuple[int, int]) -> None:
+        """Decide a slice of the pairs."""
+        make_pairs(self.store, rows, self.now)
+        merge_pending(self.store, self.evaluate)
+        apply_decisions(self.store)
+        ask(self.store)
+        try_updates(self.store, self.backward, self.forward)
+        make_outcome(self.store)
 
     def changes(self, batch_rows: int = 10_000) -> Iterator[pa.Table]:
         """The planned changes (schema `CHANGES`): the right side's, then the left side's.
@@ -256,7 +272,7 @@ class Reconciler:
             "SELECT lk AS left_key, rk AS right_key, code, message, field, name AS check, record "
             f"FROM refused WHERE stop = {stop} UNION ALL SELECT coalesce(a.lk, i.lk), "
             "coalesce(a.rk, i.rk), w.code, w.message, w.field, w.name, w.record "
-            "FROM refused_write w LEFT JOIN attempt a ON a.id = w.id "
+            "FROM refused_write w LEFT JOIN tried a ON a.id = w.id "
             f"LEFT JOIN dropping i ON i.id = w.id WHERE w.stop = {stop}"
         )
         for table in self.store.batches(sql, None, 5_000):

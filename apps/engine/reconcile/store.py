@@ -42,6 +42,7 @@ class Store:
 
     def __init__(self, layout: Layout, memory_limit_mb: int, spill: Path, threads: int) -> None:
         self.layout = layout
+        self.memory_limit_mb = memory_limit_mb
         self.counted: dict[str, int] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._private = Path(tempfile.mkdtemp(prefix="reconcile-", dir=spill))

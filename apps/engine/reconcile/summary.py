@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from apps.engine.reconcile.outputs import any_right
 from apps.engine.reconcile.store import Store
 
 _EQUAL = (
@@ -66,7 +65,6 @@ def summarise(store: Store) -> ReconcileSummary:
     conflicts = store.connection.sql("SELECT kind, count(*) FROM conflict GROUP BY kind").fetchall()
     keyless = store.count("rejected WHERE lk IS NULL")
     held = store.count("dropping WHERE held")
-    any_agreed = " OR ".join(f"s{i} = 'A'" for i in range(len(store.layout.names)))
     return ReconcileSummary(
         read_left=sum(counted.get(name, 0) for name in ("left_side", "left_out", "rejected")),
         read_right=counted.get("right_side", 0),
@@ -75,14 +73,14 @@ def summarise(store: Store) -> ReconcileSummary:
         right=_right(store),
         unchanged=counted.get("links", 0) - store.count("link"),
         matched=store.count("found"),
-        agreed=store.count(f"final WHERE {any_agreed}") + store.count(_EQUAL),
+        agreed=store.count("final WHERE agreed") + store.count(_EQUAL),
         conflicts={kind: int(count) for kind, count in conflicts},
         rejected=_refused(store, stop=False),
         stops=_refused(store, stop=True),
-        left_alone=_left_alone(store),
+        left_alone=counted.get("left_alone", 0),
         unknown=store.count("link WHERE became = 'unknown'"),
         held_back=held,
-        reason=_reason(keyless) if held else "",
+        reason=_reason(keyless) if keyless else "",
     )
 
 
@@ -92,7 +90,7 @@ def _left(store: Store) -> SideCounts:
 
 
 def _right(store: Store) -> SideCounts:
-    updates = store.count(f"final WHERE {any_right(store.layout)}")
+    updates = store.count("final WHERE right_write")
     return SideCounts(store.count("right_final"), updates, *_dropped(store, "right"))
 
 
@@ -106,12 +104,6 @@ def _dropped(store: Store, side: str) -> tuple[int, int]:
 def _refused(store: Store, *, stop: bool) -> int:
     written = store.count(f"(SELECT DISTINCT id FROM refused_write WHERE stop = {stop})")
     return store.count(f"refused WHERE stop = {stop}") + written
-
-
-def _left_alone(store: Store) -> int:
-    return store.count(
-        "attempt a ANTI JOIN ahead v ON v.id = a.id ANTI JOIN refused_write w ON w.id = a.id"
-    )
 
 
 def _reason(keyless: int) -> str:

@@ -1,8 +1,8 @@
 """Decide pairs, field by field.
 
-`pairs` holds each pair that is not simply as it was. For right field i: l{i} the left view, r{i}
-the right value, bl{i} and br{i} the base's texts, bk{i} whether the base holds the field, s{i} the
-verdict and v{i} the text of a merged value:
+`pairs` holds a slice of the pairs that are not simply as they were. For right field i: l{i} the
+left view, r{i} the right value, bl{i} and br{i} the base's texts, bk{i} whether the base holds the
+field, s{i} the verdict and v{i} the text of a merged value:
 
 ''    nothing to do;                       A  both agree: the base moves on;
 R, L  the left (right) value goes to the other side; r, l  the same, and overrules an edit;
@@ -12,6 +12,7 @@ C     a person decides;                    X  a side cannot take it: nothing hap
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from apps.connectors.types import Kind, NeutralType
@@ -21,39 +22,53 @@ from apps.engine.spec import FieldPolicy, Winner
 from apps.engine.types_sql import canonical_sql, literal
 
 _WINNERS = {Winner.LEFT: "'r'", Winner.RIGHT: "'l'", Winner.ASK: "'C'"}
+LEAST_ROWS = 250
+VALUES_PER_MB = 500
 PENDING = (FieldPolicy.COUNTER, FieldPolicy.SET, FieldPolicy.TEXT, FieldPolicy.EXPRESSION)
 
 
-def make_pairs(store: Store, now: datetime) -> None:
-    """Make `pairs` of the open links and of the `found` pairs that differ."""
-    layout = store.layout
+def choose_pairs(store: Store) -> Iterator[tuple[int, int]]:
+    """Make `open_pair`: the open links and the `found` pairs that differ; give slices of its rows.
+
+    There is always one, though it may be empty. DuckDB keeps blocks of every column of a table that
+    is being made in memory, and pairs have many columns: so they are decided slice by slice.
+    """
     store.run(
-        "CREATE TEMP TABLE chosen_pair AS "
-        "SELECT k.lk, k.rk, k.li, k.ri, k.l, k.r, true AS linked, b.bl, b.br, b.bk FROM link k "
-        "LEFT JOIN bases b ON b.lk = k.lk AND b.rk = k.rk AND k.li <> '' AND k.ri <> '' "
+        "CREATE TABLE open_pair AS SELECT * FROM ("
+        "SELECT k.lk, k.rk, k.li, k.ri, k.l, k.r, true AS linked FROM link k "
         "WHERE k.became = 'pair' "
-        "UNION ALL SELECT f.lk, f.rk, '', '', f.l, f.r, false, NULL, NULL, NULL FROM found f "
+        "UNION ALL SELECT f.lk, f.rk, '', '', f.l, f.r, false FROM found f "
         "JOIN left_side l ON l.rowid = f.l JOIN right_side r ON r.rowid = f.r WHERE l.h <> r.h"
+        ") ORDER BY l"
     )
+    rows = max(LEAST_ROWS, store.memory_limit_mb * VALUES_PER_MB // len(store.layout.names))
+    for start in range(0, max(store.count("open_pair"), 1), rows):
+        yield start, start + rows
+
+
+def make_pairs(store: Store, rows: tuple[int, int], now: datetime) -> None:
+    """Make `pairs` of these rows of `open_pair`."""
+    layout = store.layout
     places = range(len(layout.names))
     store.run(
-        "CREATE TABLE pairs AS WITH "
-        f"wide AS (SELECT c.* EXCLUDE (bl, br, bk), {_wide(layout)} FROM chosen_pair c "
-        "JOIN left_side l ON l.rowid = c.l JOIN right_side r ON r.rowid = c.r), "
+        "CREATE OR REPLACE TABLE pairs AS WITH "
+        f"slice AS (SELECT * FROM open_pair WHERE rowid >= {rows[0]} AND rowid < {rows[1]}), "
+        f"wide AS (SELECT c.*, {_wide(layout)} FROM slice c "
+        "JOIN left_side l ON l.rowid = c.l JOIN right_side r ON r.rowid = c.r "
+        "LEFT JOIN bases b ON b.lk = c.lk AND b.rk = c.rk AND c.li <> '' AND c.ri <> ''), "
         f"seen AS (SELECT *, {_changed(layout)} FROM wide) SELECT nextval('ids') AS id, "
         f"* EXCLUDE ({', '.join(f'lc{i}, rc{i}, eq{i}' for i in places)}), "
         f"{_verdicts(layout)}, false AS decided FROM ("
         f"SELECT *, {_times(layout, now)} FROM seen)"
     )
-    store.run("DROP TABLE chosen_pair")
 
 
 def _wide(layout: Layout) -> str:
     parts = []
     for i in range(len(layout.names)):
         parts.append(f"l.f{i} AS l{i}, r.f{i} AS r{i}")
-        parts.append(f"bl[{i + 1}] AS bl{i}, br[{i + 1}] AS br{i}")
-        parts.append(f"coalesce(bk[{i + 1}], false) AS bk{i}")
+        parts.append(f"b.bl[{i + 1}] AS bl{i}, b.br[{i + 1}] AS br{i}")
+        parts.append(f"coalesce(b.bk[{i + 1}], false) AS bk{i}")
     two_way = layout.two_way
     times = ["NULL", "NULL"]
     if two_way.left_modified:

@@ -2,8 +2,9 @@
 
 Right values (as they will be) go through the backward program; what it writes is laid over the
 left record as it was read; that goes through the forward program. `back` holds the left values
-by number, `ahead` the new left view and key. A record that a program rejects goes to `refused`;
-one that the filter would leave out is left alone (it is in neither).
+by number, `ahead` the new left view and key, both of the slice of pairs that is being decided. A
+record that a program rejects goes to `refused_write`; one that the filter would leave out is left
+alone (it is in neither).
 """
 
 from __future__ import annotations
@@ -29,21 +30,49 @@ _REJECTED = pa.schema(
 )
 
 
-def make_left_values(store: Store, backward: Program, forward: Program) -> None:
-    """Fill `back`, `ahead` and `refused` for updates, inserts and marks of the left."""
+def make_written(store: Store) -> None:
+    """Make `tried`: the number and keys of all that was tried on the left."""
+    store.run("CREATE TABLE tried(id BIGINT, lk VARCHAR, rk VARCHAR)")
+
+
+def try_updates(store: Store, backward: Program, forward: Program) -> None:
+    """Fill `back`, `ahead` and `refused_write` for what `pairs` writes to the left."""
+    _make_tables(store)
+    layout = store.layout
+    flows = " OR ".join(flows_left(layout, i) for i in range(len(layout.names)))
+    store.run(f"INSERT INTO attempt SELECT id, lk, rk, l, r FROM pairs p WHERE {flows}")
+    _try(store, backward, forward)
+
+
+def try_inserts(store: Store, backward: Program, forward: Program) -> None:
+    """Fill `back`, `ahead` and `refused_write` for inserts and marks of the left."""
+    _make_tables(store)
+    store.run("INSERT INTO attempt SELECT id, NULL, rk, NULL, r FROM left_insert")
+    _try(store, backward, forward)
+    if store.layout.left_mark is not None:
+        _run(store, "ahead", forward, _marked_left(store.layout))
+
+
+def _make_tables(store: Store) -> None:
     layout = store.layout
     written = "".join(f", b{w.place} {duckdb_type(w.neutral)}" for w in layout.writes)
     view = "".join(f", f{i} {duckdb_type(layout.types[n])}" for i, n in enumerate(layout.names))
-    store.run(f"CREATE TABLE back(id BIGINT, lk VARCHAR{written})")
-    store.run(f"CREATE TABLE ahead(id BIGINT, lk VARCHAR, h VARCHAR{view})")
-    store.run("CREATE TABLE attempt(id BIGINT, lk VARCHAR, rk VARCHAR, l BIGINT, r BIGINT)")
-    _attempt_updates(store)
-    store.run("INSERT INTO attempt SELECT id, NULL, rk, NULL, r FROM left_insert")
-    if store.count("attempt"):
-        _run(store, "back", backward, _merged_right(layout))
-        _run(store, "ahead", forward, _new_left(layout))
-    if layout.left_mark is not None:
-        _run(store, "ahead", forward, _marked_left(layout))
+    store.run(f"CREATE OR REPLACE TABLE back(id BIGINT, lk VARCHAR{written})")
+    store.run(f"CREATE OR REPLACE TABLE ahead(id BIGINT, lk VARCHAR, h VARCHAR{view})")
+    store.run(
+        "CREATE OR REPLACE TABLE attempt(id BIGINT, lk VARCHAR, rk VARCHAR, l BIGINT, r BIGINT)"
+    )
+
+
+def _try(store: Store, backward: Program, forward: Program) -> None:
+    if not store.count("attempt"):
+        return
+    _run(store, "back", backward, _merged_right(store.layout))
+    _run(store, "ahead", forward, _new_left(store.layout))
+    store.run("INSERT INTO tried SELECT id, lk, rk FROM attempt")
+    store.counted["left_alone"] = store.counted.get("left_alone", 0) + store.count(
+        "attempt a ANTI JOIN ahead v ON v.id = a.id ANTI JOIN refused_write w ON w.id = a.id"
+    )
 
 
 def flows_left(layout: Layout, i: int, row: str = "p") -> str:
@@ -74,12 +103,6 @@ def right_after(layout: Layout, i: int, row: str = "p", left: str = "l") -> str:
         f"CASE WHEN {row}.s{i} IN ('R', 'r') THEN {row}.{left}{i} "
         f"WHEN {row}.s{i} = 'M' THEN {_merged_value(layout, i, row)} ELSE {row}.r{i} END"
     )
-
-
-def _attempt_updates(store: Store) -> None:
-    layout = store.layout
-    flows = " OR ".join(flows_left(layout, i) for i in range(len(layout.names)))
-    store.run(f"INSERT INTO attempt SELECT id, lk, rk, l, r FROM pairs p WHERE {flows}")
 
 
 def _merged_right(layout: Layout) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern
+from django.urls import URLPattern, path
+from django.views.decorators.http import require_POST
 from unfold.decorators import display
 
 from apps.core.admin import Chip, InfinitePaginator, NextStep, ReadOnlyAdmin
@@ -15,10 +16,12 @@ from apps.core.templatetags.lockstep import ago, record_key, status
 from apps.engine.types_sql import key_text
 from apps.ledger.admin.records import RecordPages
 from apps.ledger.admin.records.pages import record_url
+from apps.ledger.admin.revealing import begin_reveal, is_revealed, revealing
 from apps.ledger.admin.rule_names import RuleFilter, with_rule_names
 from apps.ledger.models import Change
-from apps.ledger.selectors import change_by_id, change_id, key_hash, record_changes
+from apps.ledger.selectors import change_by_id, change_id, key_hash, masked, record_changes
 from apps.ledger.selectors.record_family import Address
+from apps.rules.selectors import reaches_rule
 from apps.runs.admin.changes import field_diffs
 from apps.runs.models import Run
 
@@ -44,7 +47,11 @@ class ChangeAdmin(RecordPages, ReadOnlyAdmin):
     )
 
     def own_urls(self) -> list[URLPattern]:
-        return self.record_urls()
+        reveal = self.admin_site.admin_view(require_POST(self.reveal_view))
+        return [
+            *self.record_urls(),
+            path("<str:object_id>/reveal/", reveal, name=self.url_name("reveal")),
+        ]
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return with_rule_names(super().get_queryset(request))
@@ -72,7 +79,13 @@ class ChangeAdmin(RecordPages, ReadOnlyAdmin):
         number = change_id(object_id)
         if number is None or not self.has_view_permission(request):
             return None
-        return change_by_id(number)
+        change = change_by_id(number)
+        return change if change and reaches_rule(request.user, change.rule_id) else None
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """By its rule: on the segment shelf it has no row that could be asked for."""
+        allowed: bool = super().has_view_permission(request)
+        return allowed and (obj is None or reaches_rule(request.user, obj.rule_id))
 
     @display(description="Record")
     def record(self, change: Change) -> str:
@@ -106,6 +119,7 @@ class ChangeAdmin(RecordPages, ReadOnlyAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         change = self.object_or_404(request, object_id)
+        masked([change], revealed=is_revealed(request))
         run = Run.objects.filter(pk=change.run_id).select_related("rule__mapping__right").first()
         known = record_changes(
             [change.rule_id], left_key=change.left_key, right_key=change.right_key, limit=EARLIER
@@ -119,9 +133,18 @@ class ChangeAdmin(RecordPages, ReadOnlyAdmin):
             change=change,
             run=run,
             fields=field_diffs(change),
+            revealing=revealing(
+                request, [change.rule_id], self.url("reveal", change.pk), change.field_names
+            ),
             earlier=earlier,
             record_page=_record_page(change, run),
         )
+
+    def reveal_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """The page with its personal values, for a reason."""
+        change = self.object_or_404(request, object_id)
+        begin_reveal(request, {change.rule_id: change})
+        return self.change_view(request, object_id)
 
 
 def _record_page(change: Change, run: Run | None) -> str:

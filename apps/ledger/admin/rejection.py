@@ -23,12 +23,14 @@ from apps.core.admin import (
     bulk_action,
     explain,
 )
-from apps.core.selectors import permits
+from apps.core.selectors import may, permits
 from apps.core.templatetags.lockstep import ago, record_key, status
+from apps.ledger.admin.revealing import begin_reveal, is_revealed, revealing
 from apps.ledger.admin.rule_names import RuleFilter, with_rule_names
 from apps.ledger.models import Rejection
-from apps.ledger.selectors import rejections
+from apps.ledger.selectors import masked, rejections
 from apps.ledger.services import dismiss_rejection, edit_rejection
+from apps.mappings.masking import MASKED
 from apps.rules.models import Rule
 from apps.runs.models import Run
 from apps.runs.services import replay_rejections
@@ -89,6 +91,11 @@ class RejectionAdmin(ReadOnlyAdmin):
     def seen(self, rejection: Rejection) -> str:
         return ago(rejection.updated_at)
 
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        found = super().get_changelist_instance(request)
+        found.result_list = masked(found.result_list)
+        return found
+
     # Many at once
 
     @bulk_action(
@@ -116,13 +123,17 @@ class RejectionAdmin(ReadOnlyAdmin):
     # One
 
     def own_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(require_POST(self.decide_view))
-        return [path("<uuid:rejection_id>/decide/", view, name=self.url_name("decide"))]
+        def own(verb: str, view: Any) -> URLPattern:
+            wrapped = self.admin_site.admin_view(require_POST(view))
+            return path(f"<uuid:rejection_id>/{verb}/", wrapped, name=self.url_name(verb))
+
+        return [own("decide", self.decide_view), own("reveal", self.reveal_view)]
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         rejection = self.object_or_404(request, object_id)
+        masked([rejection], revealed=is_revealed(request))
         rule = Rule.objects.filter(pk=rejection.rule_id).select_related("mapping").first()
         return self.render_page(
             request,
@@ -133,9 +144,18 @@ class RejectionAdmin(ReadOnlyAdmin):
             rule=rule,
             run=Run.objects.filter(pk=rejection.run_id).first(),
             remedy=remedy_of(rejection.code),
+            revealing=revealing(
+                request, [rejection.rule_id], self.url("reveal", rejection.pk), rejection.record()
+            ),
             lines=_record_lines(rejection, rule),
-            may_decide=self.has_replay_permission(request) and rejection.state in OPEN_STATES,
+            may_decide=may(request.user, "replay", rejection) and rejection.state in OPEN_STATES,
         )
+
+    def reveal_view(self, request: HttpRequest, rejection_id: Any) -> HttpResponse:
+        """The page with its personal values, for a reason."""
+        rejection = self.object_or_404(request, str(rejection_id))
+        begin_reveal(request, {rejection.rule_id: rejection})
+        return self.change_view(request, str(rejection_id))
 
     def decide_view(self, request: HttpRequest, rejection_id: Any) -> HttpResponse:
         """Save the corrected record, replay it, or dismiss the rejection."""
@@ -222,6 +242,8 @@ def _posted_record(rejection: Rejection, request: HttpRequest) -> dict[str, str 
 def _posted_value(request: HttpRequest, number: int, shown: str | None) -> str | None:
     """What was typed; what was left as it was stays exactly that, whatever browsers do to lines."""
     typed = _lines(request.POST.get(f"value-{number}", shown or ""))
+    if typed == MASKED:
+        return shown  # it was masked and is left as it is
     if f"null-{number}" in request.POST and (shown is not None or not typed):
         return None  # a text typed where NULL was shown is meant, though the box is still ticked
     return shown if shown is not None and typed == _lines(shown) else typed

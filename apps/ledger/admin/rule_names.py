@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 
+from apps.core.selectors import reached
 from apps.rules.models import Rule
 
 
@@ -21,7 +22,8 @@ class RuleFilter(admin.SimpleListFilter):
     parameter_name = "rule"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(str(pk), name) for pk, name in Rule.objects.values_list("pk", "name")]
+        known = reached(Rule.objects.all(), request.user)
+        return [(str(pk), name) for pk, name in known.values_list("pk", "name")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         known = {pk for pk, _ in self.lookup_choices}

@@ -42,8 +42,8 @@ def build(keys: pa.ChunkedArray, blocks: int) -> bytes:
         table = fetch(
             connection,
             f"SELECT [{words}] AS block FROM range({blocks}) AS place(b) LEFT JOIN "  # noqa: S608
-            f"(SELECT CAST(md5_number_upper(key) & {blocks - 1} AS BIGINT) AS b, "
-            "md5_number_lower(key) AS h FROM input WHERE key <> '') USING (b) "
+            f"(SELECT CAST(m & {blocks - 1} AS BIGINT) AS b, CAST(m >> 64 AS UBIGINT) AS h FROM "
+            "(SELECT md5_number(key) AS m FROM input WHERE key <> '')) USING (b) "
             "GROUP BY b ORDER BY b",
         )
     finally:

@@ -10,14 +10,20 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from apps.ledger.models import Change, FieldSet, Opened, Segment, SegmentPart
-from apps.ledger.segments.files import ChangeFile
+from apps.ledger.models import Change, FieldSet, Opened, Operation, Segment, SegmentPart
+from apps.ledger.segments.files import GROUP_ROWS, ChangeFile
 from apps.ledger.segments.storage import storage
 from apps.ledger.segments.writing import COUNTED
 
 APPLIED = Change.Outcome.APPLIED.value
 PLANNED = Change.Outcome.PLANNED.value
 _LIGHT = ("id", "partition_id", "sequence", "side", "operation", "cause", "outcome", "field_set")
+
+KEYS = ("side", "left_key", "right_key", "key_after")
+Keys = tuple[str, ...]
+"""What `KEYS` names of a change, each empty where there is none."""
+
+_JUDGED = ("operation", "outcome", "sequence", "partition_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +89,34 @@ class OpenSegment:
         self.segment = segment
         self.file = ChangeFile(storage().get(segment))
 
-    def find(self, part: SegmentPart, wanted: ChangeFilter) -> tuple[pa.Array, pa.Table]:
+    def find(
+        self, part: SegmentPart, wanted: ChangeFilter, columns: Sequence[str] = ()
+    ) -> tuple[pa.Array, pa.Table]:
         """Places in the file of the part's changes that pass, and their light columns.
 
-        Rows of the row shelf that stand for some of them are not regarded.
+        Rows of the row shelf that stand for some of them are not regarded. columns: more of them.
         """
         keys = [f"{s}_key" for s in ("left", "right") if getattr(wanted, f"{s}_keys")]
-        table = self.resolved(self.file.columns([*_LIGHT, *keys]), part)
+        names = dict.fromkeys([*_LIGHT, *keys, *columns])
+        table = self.resolved(self.file.columns(list(names)), part)
         mask = wanted.mask(table)
         if self.segment.compacted:
             mine = pc.equal(table.column("partition_id"), str(part.partition_id))
             mask = pc.and_(mask, mine)
         places = pc.indices_nonzero(mask.combine_chunks())
         return places, table.take(places)
+
+    def shown(
+        self, part: SegmentPart, wanted: ChangeFilter, columns: Sequence[str] = ()
+    ) -> tuple[pa.Array, pa.Table]:
+        """The same without those that the row shelf tells."""
+        places, table = self.find(part, wanted, columns)
+        hidden = set() if self.segment.compacted else overlaid(part)
+        if not hidden:
+            return places, table
+        told = pc.is_in(table.column("sequence"), value_set=pa.array(hidden, pa.int64()))
+        rows = pc.invert(told).combine_chunks()
+        return places.filter(rows), table.filter(rows)
 
     def resolved(self, table: pa.Table, part: SegmentPart) -> pa.Table:
         """The same rows with the ids and outcomes that the part gives them."""
@@ -105,6 +126,28 @@ class OpenSegment:
         settled = pc.less_equal(table.column("sequence"), part.settled_through)
         outcome = pc.coalesce(table.column("outcome"), pc.if_else(settled, APPLIED, PLANNED))
         return table.set_column(table.column_names.index("outcome"), "outcome", outcome)
+
+    def light(self, keys: Sequence[str]) -> pa.Table:
+        """Key columns, and what `linked` judges by, of all rows."""
+        return self.file.columns([*keys, *_JUDGED])
+
+    def linked(self, table: pa.Table, parts: Sequence[SegmentPart]) -> pa.Array:
+        """Which rows (of `light`) are links: inserts that were applied.
+
+        parts: all of the segment; none where its changes are forgotten and its links kept.
+        """
+        mask = pc.equal(table.column("operation"), Operation.INSERT.value)
+        outcome = table.column("outcome")
+        if outcome.null_count < table.num_rows:
+            mask = pc.and_(mask, pc.fill_null(pc.equal(outcome, APPLIED), fill_value=True))
+        if any(part.settled_through < part.last_sequence for part in parts):
+            settled = pc.is_valid(outcome)
+            for part in parts:
+                mine = pc.equal(table.column("partition_id"), str(part.partition_id))
+                through = pc.less_equal(table.column("sequence"), part.settled_through)
+                settled = pc.or_(settled, pc.and_(mine, through))
+            mask = pc.and_(mask, settled)
+        return mask
 
     def changes(self, part: SegmentPart, places: Sequence[int]) -> list[Change]:
         """The changes at these places."""
@@ -117,26 +160,33 @@ class OpenSegment:
 
 
 def _change(row: dict[str, Any], rule_id: UUID, part: SegmentPart, fields: FieldSet) -> Change:
+    """An instance with all its columns in their order: by name, each would cost ten times that."""
     settled_at = row["settled_at"] or (part.settled_at if row["outcome"] == APPLIED else None)
     change = Change(
-        id=row["id"],
-        run_id=UUID(row["run_id"]),
-        partition_id=UUID(row["partition_id"]),
-        rule_id=rule_id,
-        sequence=row["sequence"],
-        side=row["side"],
-        operation=row["operation"],
-        cause=row["cause"],
-        left_key=row["left_key"] or "",
-        right_key=row["right_key"] or "",
-        key_after=row["key_after"] or "",
-        field_set=fields,
-        image=row["image"] or "",
-        outcome=row["outcome"],
-        code=row["code"] or "",
-        planned_at=row["planned_at"],
-        settled_at=settled_at,
+        row["id"],
+        UUID(row["run_id"]),
+        UUID(row["partition_id"]),
+        rule_id,
+        row["sequence"],
+        row["side"],
+        row["operation"],
+        row["cause"],
+        row["left_key"] or "",
+        row["right_key"] or "",
+        row["key_after"] or "",
+        None,  # hashes of both keys
+        None,
+        fields.pk,
+        None,  # sealed images and base
+        None,
+        row["image"] or "",
+        row["outcome"],
+        row["code"] or "",
+        None,  # sealed message
+        row["planned_at"],
+        settled_at,
     )
+    change._state.fields_cache["field_set"] = fields
     texts = (row[n] or "" for n in ("before", "after", "base_left", "base_right", "message"))
     change.opened = Opened(*texts)
     change._state.adding = False
@@ -165,17 +215,29 @@ def part_changes(
     if not wanted.may_hold(part.counts):
         return []
     opened = OpenSegment(part.segment)
-    places, table = opened.find(part, wanted)
-    shown = pc.is_valid(table.column("id"))
+    chosen, table = opened.shown(part, wanted)  # in the order of their ids
     if after_id is not None:
-        shown = pc.greater(table.column("id"), after_id)
-    hidden = set() if part.segment.compacted else overlaid(part)
-    if hidden:
-        told = pa.array(hidden, pa.int64())
-        shown = pc.and_(shown, pc.invert(pc.is_in(table.column("sequence"), value_set=told)))
-    chosen = places.filter(shown.combine_chunks())  # in the order of their ids
+        chosen = chosen.filter(pc.greater(table.column("id"), after_id).combine_chunks())
     page = chosen[-limit:][::-1] if newest_first else chosen[:limit]
     return opened.changes(part, page.to_pylist())
+
+
+def part_backwards(part: SegmentPart, wanted: ChangeFilter) -> Iterator[Change]:
+    """All changes of a part that pass, the newest first, opened once."""
+    if not wanted.may_hold(part.counts):
+        return
+    opened = OpenSegment(part.segment)
+    places = opened.shown(part, wanted)[0].to_pylist()
+    for end in range(len(places), 0, -GROUP_ROWS):
+        yield from opened.changes(part, places[max(end - GROUP_ROWS, 0) : end][::-1])
+
+
+def part_keys(part: SegmentPart, wanted: ChangeFilter) -> Iterator[Keys]:
+    """Side and keys of all changes of a part that pass, without opening their images."""
+    if wanted.may_hold(part.counts):
+        table = OpenSegment(part.segment).shown(part, wanted, KEYS)[1].select(KEYS)
+        for keys in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            yield tuple(key or "" for key in keys)
 
 
 def part_counts(part: SegmentPart) -> Iterator[tuple[tuple[str, ...], int]]:

@@ -15,6 +15,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from heapq import heappop, heappush
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +25,16 @@ from django.db.models import Count, F, Q, QuerySet
 
 from apps.ledger.models import Change, FieldSet, Segment, SegmentKeys, SegmentPart
 from apps.ledger.segments import bloom
-from apps.ledger.segments.reading import APPLIED, ChangeFilter, part_changes, part_counts
+from apps.ledger.segments.reading import (
+    APPLIED,
+    KEYS,
+    ChangeFilter,
+    Keys,
+    part_backwards,
+    part_changes,
+    part_counts,
+    part_keys,
+)
 from apps.ledger.segments.writing import bound
 from apps.ledger.selectors.keys import key_candidates, key_hash
 
@@ -82,6 +93,43 @@ def run_changes(
 
 def _by_id(change: Change) -> int:
     return int(change.pk)
+
+
+def run_changes_backwards(
+    run_id: UUID, wanted: ChangeFilter = EVERYTHING, *, page: int = 5_000
+) -> Iterator[Change]:
+    """All changes of a run that pass, the newest id first; each segment is opened once."""
+    parts = SegmentPart.objects.filter(run_id=run_id).select_related("segment")
+    waiting = list(parts.order_by("last_id"))
+    begun: list[tuple[int, int, Change, Iterator[Change]]] = []
+
+    def go_on(stream: Iterator[Change]) -> None:
+        for change in islice(stream, 1):
+            heappush(begun, (-change.pk, id(stream), change, stream))
+
+    go_on(_rows_backwards(run_id, wanted, page))
+    while begun or waiting:
+        if waiting and (not begun or waiting[-1].last_id > begun[0][2].pk):
+            go_on(part_backwards(waiting.pop(), wanted))
+            continue
+        _, _, change, stream = heappop(begun)
+        yield change
+        go_on(stream)
+
+
+def _rows_backwards(run_id: UUID, wanted: ChangeFilter, page: int) -> Iterator[Change]:
+    rows = _of_run(run_id, wanted).order_by("-run_id", "-id").select_related("field_set")
+    found = list(rows[:page])
+    while found:
+        yield from found
+        found = list(rows.filter(id__lt=found[-1].pk)[:page])
+
+
+def run_keys(run_id: UUID, wanted: ChangeFilter = EVERYTHING) -> Iterator[Keys]:
+    """Side, keys of both sides and moved key of all changes of a run that pass, in any order."""
+    yield from _of_run(run_id, wanted).order_by("run_id", "id").values_list(*KEYS).iterator()
+    for part in SegmentPart.objects.filter(run_id=run_id).select_related("segment"):
+        yield from part_keys(part, wanted)
 
 
 def field_sets_with(rule_id: UUID, field: str) -> tuple[int, ...]:
@@ -220,15 +268,22 @@ def _segments_of_keys(segments: QuerySet[Segment], wanted: ChangeFilter) -> list
     found: set[int] = set()
     for side, keys in (("left", wanted.left_keys), ("right", wanted.right_keys)):
         for key in keys:
-            low, high = f"{side}_low__lte", f"{side}_high__gte"
-            within = segments.filter(**{low: bound(key), high: bound(key)})
-            found.update(_passing(within, side, key))
+            found.update(segments_of_key(segments, side, key))
     return sorted(found)
 
 
-def _passing(segments: QuerySet[Segment], side: str, key: str) -> Iterator[int]:
-    """The segments whose key filter lets a key pass; reads one block of each."""
-    digest = key_hash(key)
+def segments_of_key(segments: QuerySet[Segment], side: str, key: str) -> Iterator[int]:
+    """Those of the segments that may hold a key of a side."""
+    low, high = f"{side}_low__lte", f"{side}_high__gte"
+    within = segments.filter(**{low: bound(key), high: bound(key)})
+    return segments_of_digest(within, side, key_hash(key))
+
+
+def segments_of_digest(segments: QuerySet[Segment], side: str, digest: bytes) -> Iterator[int]:
+    """The segments whose key filter lets a key with this hash pass; reads a block of each.
+
+    Those whose filters are not built yet pass, too.
+    """
     bits = 'coalesce(k."left", k."right")' if side == "left" else 'k."right"'
     ids = list(segments.values_list("pk", flat=True))
     for start in range(0, len(ids), 500):
@@ -241,9 +296,11 @@ def _passing(segments: QuerySet[Segment], side: str, key: str) -> Iterator[int]:
         )
         with connection.cursor() as cursor:
             cursor.execute(sql, [bloom.block_of(digest), *ids[start : start + 500]])
-            for segment_id, block in cursor.fetchall():
-                if bloom.may_hold(bytes(block), digest):
-                    yield segment_id
+            blocks = dict(cursor.fetchall())
+        for segment_id in ids[start : start + 500]:
+            block = blocks.get(segment_id)
+            if block is None or bloom.may_hold(bytes(block), digest):
+                yield segment_id
 
 
 def changes_of_field(
@@ -284,9 +341,3 @@ def applied_sample(run_id: UUID, limit: int) -> list[Change]:
             break
         found += part_changes(part, wanted, limit=limit - len(found), newest_first=True)
     return found
-
-
-def stale_left_keys(run_ids: Sequence[UUID], limit: int = 50_000) -> list[str]:
-    """Left keys of these runs' changes that had moved when they were to be applied."""
-    rows = Change.objects.filter(run_id__in=run_ids, outcome=Change.Outcome.STALE)
-    return list(rows.exclude(left_key="").values_list("left_key", flat=True)[:limit])

@@ -1,8 +1,11 @@
-"""Reads of links: which records belong together, and how both were when they last agreed."""
+"""Reads of links: which records belong together, and how both were when they last agreed.
+
+Links have two shelves (`models.Link`): every function here reads both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,24 +13,103 @@ import pyarrow as pa
 from django.db import connection
 from django.db.models import F, QuerySet
 
+from apps.connectors.types import NeutralType
+from apps.engine.codec import decode_images
 from apps.engine.types_sql import key_values
 from apps.ledger.models import Link
 from apps.ledger.selectors.keys import key_hash
+from apps.ledger.selectors.link_rows import copied_links, links_of_hashes, rows_of_hashes
+from apps.ledger.selectors.linked import LINK_COLUMNS, LINKS, KeptLink, SegmentLinks
 
 LINK_BATCH = 50_000
-IN_CHUNK = 500
+BASED_PAGE = 10_000
+MOST_BASED_ROWS = 200_000
+"""Bases in rows are opened one by one: beyond so many, their hashes are compared instead."""
 
-LINK_COLUMNS = ("left_key", "right_key", "left_image", "right_image", "state")
-LINKS = pa.schema([(name, pa.string()) for name in LINK_COLUMNS])
 BASES = pa.schema([(name, pa.string()) for name in ("left_key", "right_key", "left", "right")])
 
 
-def link_batches(rule_id: UUID) -> Iterator[pa.Table]:
-    """All links of a rule as tables (schema `LINKS`), from one snapshot, in bounded memory."""
-    rows = Link.objects.filter(rule_id=rule_id).values_list(*LINK_COLUMNS).order_by()
+def link_batches(rule_id: UUID, *, images: bool = True) -> Iterator[pa.Table]:
+    """All links of a rule as tables (schema `LINKS`), in bounded memory.
+
+    images: whether the images are needed; else they may be empty. Close it where reading may
+    stop early: it may hold a connection.
+    """
+    yield from _row_batches(rule_id, images=images)
+    yield from SegmentLinks(rule_id).batches(images=images)
+
+
+def _row_batches(rule_id: UUID, *, images: bool) -> Iterator[pa.Table]:
+    if connection.vendor == "postgresql" and not connection.in_atomic_block:
+        yield from copied_links(rule_id, LINKS, images=images)
+        return
+    rows = _live(rule_id).values_list(*LINK_COLUMNS).order_by()
     read = _by_cursor if connection.vendor == "postgresql" else _by_iterator
     for page in read(rows):
         yield _table(page, LINKS)
+
+
+def based_link_batches(
+    rule_id: UUID, types: Mapping[str, NeutralType]
+) -> Iterator[pa.Table] | None:
+    """All links with the values of their bases; None where these are not kept as such values.
+
+    types: of the mapped right fields. Columns left_key, right_key, state, even (whether both
+    images of the base are equal), and a column for each of the fields, NULL where they are not.
+    """
+    kept = SegmentLinks(rule_id)
+    if not kept.hold_values(types) or _live(rule_id).count() > MOST_BASED_ROWS:
+        return None
+    return _based_batches(rule_id, kept, types)
+
+
+def _based_batches(
+    rule_id: UUID, kept: SegmentLinks, types: Mapping[str, NeutralType]
+) -> Iterator[pa.Table]:
+    for keys, values in kept.values(types):
+        rows = keys.num_rows
+        even = pa.repeat(pa.scalar(values is not None), rows)
+        state = pa.repeat(pa.scalar(Link.State.LIVE.value), rows)
+        yield _with_values(keys, state, even, values, types)
+    rows_of_rule = _live(rule_id).order_by("pk")
+    last = 0
+    while page := list(rows_of_rule.filter(pk__gt=last)[:BASED_PAGE]):
+        last = page[-1].pk
+        yield _based_page(page, types)
+
+
+def _based_page(page: Sequence[Link], types: Mapping[str, NeutralType]) -> pa.Table:
+    bases = [link.base() for link in page]
+    even = [left is not None and left == right for left, right in bases]
+    images = [left if same and left else "{}" for same, (left, _) in zip(even, bases, strict=True)]
+    keys = pa.table(
+        {
+            "left_key": [link.left_key for link in page],
+            "right_key": [link.right_key for link in page],
+        }
+    )
+    state = pa.array([link.state for link in page], pa.string())
+    values = decode_images(images, types)
+    return _with_values(keys, state, pa.array(even, pa.bool_()), values, types)
+
+
+def _with_values(
+    keys: pa.Table,
+    state: pa.Array,
+    even: pa.Array,
+    values: pa.Table | None,
+    types: Mapping[str, NeutralType],
+) -> pa.Table:
+    columns = [
+        pa.nulls(keys.num_rows, neutral.arrow) if values is None else values.column(name)
+        for name, neutral in types.items()
+    ]
+    names = ["left_key", "right_key", "state", "even", *types]
+    return pa.table([*keys.columns, state, even, *columns], names=names)
+
+
+def _live(rule_id: UUID) -> QuerySet[Link]:
+    return Link.objects.filter(rule_id=rule_id).exclude(state=Link.State.GONE)
 
 
 def _by_cursor(rows: QuerySet[Any]) -> Iterator[list[Any]]:
@@ -60,22 +142,46 @@ def _table(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.Table:
     return pa.table([pa.array(c, pa.string()) for c in columns], schema=schema)
 
 
-def _found(rule_id: UUID, side: str, keys: Sequence[str]) -> Iterator[QuerySet[Link]]:
-    for start in range(0, len(keys), IN_CHUNK):
-        hashes = [key_hash(key) for key in keys[start : start + IN_CHUNK]]
-        yield Link.objects.filter(rule_id=rule_id, **{f"{side}_hash__in": hashes})
+def _found(rule_id: UUID, side: str, keys: Sequence[str]) -> Iterator[Link]:
+    return links_of_hashes(rule_id, side, [key_hash(key) for key in keys])
 
 
 def links_of_left(rule_id: UUID, left_keys: Sequence[str]) -> pa.Table:
     """The links of these left keys (schema `LINKS`)."""
-    found = _found(rule_id, "left", left_keys)
-    return _table([row for rows in found for row in rows.values_list(*LINK_COLUMNS)], LINKS)
+    return _links_of(rule_id, "left", left_keys)
 
 
-def links_of_right(rule_id: UUID, right_keys: Sequence[str]) -> pa.Table:
-    """The links of these right keys (schema `LINKS`)."""
-    found = _found(rule_id, "right", right_keys)
-    return _table([row for rows in found for row in rows.values_list(*LINK_COLUMNS)], LINKS)
+def links_of_right(
+    rule_id: UUID, right_keys: Sequence[str], *, but: Collection[str] = ()
+) -> pa.Table:
+    """The links of these right keys (schema `LINKS`).
+
+    but: left keys whose links are known already, and need not be found again.
+    """
+    return _links_of(rule_id, "right", right_keys, but)
+
+
+def _links_of(
+    rule_id: UUID, side: str, keys: Sequence[str], known: Collection[str] = ()
+) -> pa.Table:
+    hashes = [key_hash(key) for key in keys]
+    rows = _table(list(rows_of_hashes(rule_id, side, hashes, LINK_COLUMNS)), LINKS)
+    kept = SegmentLinks(rule_id)
+    if known and not kept.cross:  # both keys of a link are the same
+        keys = sorted(set(keys) - set(known))
+    return pa.concat_tables([rows, kept.table_of(side, keys)])
+
+
+def links_named(rule_id: UUID, *, left_key: str = "", right_key: str = "") -> list[Link | KeptLink]:
+    """The links of a record, known by either key, those of rows first."""
+    found: list[Link | KeptLink] = []
+    kept = SegmentLinks(rule_id)
+    for side, key in (("left", left_key), ("right", right_key)):
+        if key:
+            found += sorted(_found(rule_id, side, [key]), key=lambda link: link.pk)
+            found += kept.of(side, [key])
+    pairs = {(link.left_key, link.right_key): link for link in reversed(found)}
+    return list(reversed(pairs.values()))
 
 
 def bases_of(
@@ -86,10 +192,12 @@ def bases_of(
     left: the left view, right: the right record, as they were when they last agreed; NULL where
     the side had no record (held or marked links). Links that keep no base are left out.
     """
-    found: dict[int, Link] = {}
+    found: dict[tuple[str, str], Link | KeptLink] = {}
+    kept = SegmentLinks(rule_id)
     for side, keys in (("left", left_keys), ("right", right_keys)):
-        for rows in _found(rule_id, side, keys):
-            found.update((link.pk, link) for link in rows.exclude(sealed_base=None))
+        based: list[Link | KeptLink] = list(_found(rule_id, side, keys))
+        based += kept.of(side, keys)
+        found.update(((link.left_key, link.right_key), link) for link in based if link.has_base)
     opened = [(link, *link.base()) for link in found.values()]
     return _table(
         [(link.left_key, link.right_key, left, right) for link, left, right in opened], BASES
@@ -102,16 +210,26 @@ def link_table(pairs: Sequence[tuple[str, str]]) -> pa.Table:
 
 
 def link_count(rule_id: UUID) -> int:
-    return Link.objects.filter(rule_id=rule_id).count()
+    return _live(rule_id).count() + SegmentLinks(rule_id).count()
+
+
+def link_floor(rule_id: UUID) -> int:
+    """How many links the rule has at least, told without looking at all of them."""
+    kept = SegmentLinks(rule_id)
+    rows = Link.objects.filter(rule_id=rule_id).count() if kept else 0
+    return _live(rule_id).count() + kept.at_least(rows)
 
 
 def has_links(rule_id: UUID) -> bool:
-    return Link.objects.filter(rule_id=rule_id).exists()
+    if _live(rule_id).exists():
+        return True
+    return SegmentLinks(rule_id).any()
 
 
 def has_crossed_links(rule_id: UUID) -> bool:
     """Whether some link's two keys differ."""
-    return Link.objects.filter(rule_id=rule_id).exclude(left_hash=F("right_hash")).exists()
+    crossed = _live(rule_id).exclude(left_hash=F("right_hash"))
+    return crossed.exists() or SegmentLinks(rule_id).cross
 
 
 def link_lookup(rule_id: UUID) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -102,18 +102,25 @@ class PlanReader:
                 return found
         return self._rows(after_sequence, limit)
 
+    def right_keys(self) -> Iterator[str]:
+        """The right keys of a plan that lies in segments as a whole."""
+        parts = SegmentPart.objects.filter(partition_id=self.partition_id)
+        for part in parts.order_by("first_sequence").select_related("segment"):
+            column = OpenSegment(part.segment).file.columns(["right_key"]).column(0)
+            yield from (key or "" for key in column.to_pylist())
+
     def _of_part(self, part: SegmentPart, after: int, limit: int) -> list[PlannedChange]:
         hidden = overlaid(part) if after < part.last_sequence else set()
-        while after < part.last_sequence:
-            table = self._slice(part, after - part.first_sequence + 1, limit)
+        found: list[PlannedChange] = []
+        while after < part.last_sequence and len(found) < limit:
+            table = self._slice(part, after - part.first_sequence + 1, limit - len(found))
             after += table.num_rows
             table = table.filter(pc.is_null(table.column("outcome")))
             if hidden:
                 known = pc.is_in(table.column("sequence"), value_set=pa.array(hidden, pa.int64()))
                 table = table.filter(pc.invert(known))
-            if table.num_rows:
-                return self._planned(table)
-        return []
+            found += self._planned(table)
+        return found
 
     def _slice(self, part: SegmentPart, place: int, limit: int) -> pa.Table:
         """Rows from a place on: at most `limit`, and no more than the row group holds."""

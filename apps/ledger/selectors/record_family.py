@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,10 @@ from django.db.models import Q
 from apps.engine.types_sql import key_text
 from apps.ledger.models import Change, Conflict, Link
 from apps.ledger.selectors.history import record_changes
+from apps.ledger.selectors.inbox import OPEN
 from apps.ledger.selectors.keys import key_candidates, key_hash
+from apps.ledger.selectors.link_tables import links_named
+from apps.ledger.selectors.linked import SegmentLinks
 from apps.rules.models import Rule
 
 MOST_ADDRESSES = 40
@@ -65,14 +69,15 @@ def parse_keys(text: str) -> list[str]:
 
 
 def find_addresses(rules: Sequence[Rule], text: str) -> list[Address]:
-    """The addresses with this key, under these rules, in links and changes of both shelves."""
+    """The addresses with this key, under these rules: in links, changes, and open conflicts."""
     keys = parse_keys(text)
     by_id = {rule.pk: rule for rule in rules}
     found: dict[Address, None] = {}
     hashes = [key_hash(key) for key in keys]
-    links = Link.objects.filter(rule_id__in=list(by_id))
-    for side in ("left", "right"):
-        for rule_id, key in links.filter(**{f"{side}_hash__in": hashes}).values_list(
+    links = Link.objects.filter(rule_id__in=list(by_id)).exclude(state=Link.State.GONE)
+    waiting = Conflict.objects.filter(rule_id__in=list(by_id), state__in=OPEN)
+    for rows, side in product((links, waiting), ("left", "right")):
+        for rule_id, key in rows.filter(**{f"{side}_hash__in": hashes}).values_list(
             "rule_id", f"{side}_key"
         )[:MOST_ADDRESSES]:
             found[_address(by_id[rule_id], side, key)] = None
@@ -97,6 +102,10 @@ def address_of(rules: Sequence[Rule], dataset_id: UUID, digest: str) -> Address 
             key = rows.values_list(f"{side}_key", flat=True).first()
             if key:
                 return Address(dataset_id, key)
+        for rule_id in ids:
+            key = SegmentLinks(rule_id).key_of(side, wanted)
+            if key:
+                return Address(dataset_id, key)
     return None
 
 
@@ -110,7 +119,11 @@ def _address(rule: Rule, side: str, key: str) -> Address:
 
 
 def record_family(rules: Sequence[Rule], start: Address) -> Family:
-    """Follow links, and changes of records that are linked no more, from dataset to dataset."""
+    """Follow links, and changes of records that are linked no more, from dataset to dataset.
+
+    A rule over one of these datasets that knows nothing of the record is a member, too: it can be
+    asked why.
+    """
     addresses: dict[Address, None] = {start: None}
     memberships: dict[tuple[UUID, str, str], Membership] = {}
     waiting = [start]
@@ -118,7 +131,7 @@ def record_family(rules: Sequence[Rule], start: Address) -> Family:
         here = waiting.pop(0)
         for side in ("left", "right"):
             for rule in (r for r in rules if _dataset_of(r, side) == here.dataset_id):
-                for found in _memberships(rule, side, here.key):
+                for found in _memberships(rule, side, here.key) or [_unknown(rule, side, here.key)]:
                     memberships[rule.pk, found.left_key, found.right_key] = found
                     for address in _addresses(found):
                         if address not in addresses:
@@ -128,7 +141,7 @@ def record_family(rules: Sequence[Rule], start: Address) -> Family:
 
 
 def _memberships(rule: Rule, side: str, key: str) -> list[Membership]:
-    links = Link.objects.filter(rule_id=rule.pk, **{f"{side}_hash": key_hash(key)})
+    links = links_named(rule.pk, **{f"{side}_key": key})
     found = [Membership(rule, link.left_key, link.right_key, link.state) for link in links[:5]]
     pairs = {(m.left_key, m.right_key) for m in found}
     for change in record_changes([rule.pk], **{f"{side}_key": key}, limit=50):
@@ -137,6 +150,10 @@ def _memberships(rule: Rule, side: str, key: str) -> list[Membership]:
             pairs.add(pair)
             found.append(Membership(rule, *pair, ""))
     return found
+
+
+def _unknown(rule: Rule, side: str, key: str) -> Membership:
+    return Membership(rule, *((key, "") if side == "left" else ("", key)), "")
 
 
 def _addresses(member: Membership) -> Iterable[Address]:
@@ -183,5 +200,4 @@ def open_conflicts(family: Family) -> list[Conflict]:
         for side, key in (("left", member.left_key), ("right", member.right_key)):
             if key:
                 wanted |= Q(rule_id=member.rule.pk, **{f"{side}_hash": key_hash(key)})
-    waiting = (Conflict.State.OPEN, Conflict.State.DECIDED)
-    return list(Conflict.objects.filter(wanted, state__in=waiting)[:20])
+    return list(Conflict.objects.filter(wanted, state__in=OPEN)[:20])

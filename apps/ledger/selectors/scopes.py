@@ -6,8 +6,15 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from apps.core.selectors import scoped
+from apps.core.selectors import narrows, scoped
 from apps.ledger.models import Change, Conflict, Link, Rejection
+from apps.rules.selectors import reached_rule_ids
+
+
+@narrows(Change, Link, Rejection, Conflict)
+def _granted(rows: QuerySet[Any], actor: Any, action: str) -> QuerySet[Any]:
+    """With their rule."""
+    return rows.filter(rule_id__in=reached_rule_ids(actor, action))
 
 
 def changes(actor: Any, action: str = "view") -> QuerySet[Change]:

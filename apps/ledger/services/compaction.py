@@ -22,8 +22,15 @@ from django.db.models import QuerySet
 from apps.ledger.models import Change, Conflict, Segment, SegmentPart
 from apps.ledger.segments.files import CHANGES, SEGMENT_ROWS
 from apps.ledger.segments.reading import OpenSegment
-from apps.ledger.segments.writing import remove_segments, write_segment
+from apps.ledger.segments.writing import (
+    remove_segments,
+    rewrite_links,
+    write_keys,
+    write_segment,
+)
 from apps.ledger.selectors.inbox import OPEN
+from apps.ledger.services.expiring import expire_closed
+from apps.ledger.services.receipts import expire_receipts
 
 SMALL_ROWS = SEGMENT_ROWS // 4
 MOST_STEPS = 200
@@ -38,14 +45,15 @@ class _Disturbed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Maintained:
-    """What was done. rows: moved to segments; folded, merged: segments rewritten; expired: rows
-    and segments removed for their age."""
+    """What was done. rows: moved to segments; folded, merged: segments rewritten; expired: rows,
+    segments, and conflicts and rejections that were over, removed for their age."""
 
     rows: int = 0
     folded: int = 0
     merged: int = 0
     expired_rows: int = 0
     expired_segments: int = 0
+    expired_closed: int = 0
 
 
 def maintain(
@@ -59,12 +67,16 @@ def maintain(
     kept = set(kept_runs)
     in_use = kept | _in_conflicts()
     expired_rows, expired_segments = _expire(expire_before, in_use)
+    expire_receipts(compact_before)
+    closed = expire_closed(expire_before)
+    _repeat(_filter_keys)
     return Maintained(
         rows=_repeat(lambda: _move_rows(compact_before, kept)),
         folded=_repeat(lambda: _fold(compact_before, kept)),
         merged=_repeat(lambda: _merge(compact_before)),
         expired_rows=expired_rows,
         expired_segments=expired_segments,
+        expired_closed=closed,
     )
 
 
@@ -87,6 +99,15 @@ def _repeat(step: Callable[[], int]) -> int:
         if not done:
             break
     return total
+
+
+def _filter_keys() -> int:
+    """Build the key filters that a load has left out, of one segment; returns 1, or 0 for none."""
+    segment = Segment.objects.filter(segmentkeys__isnull=True).order_by("pk").first()
+    if segment is None:
+        return 0
+    write_keys(segment, OpenSegment(segment).file.columns(["left_key", "right_key"]))
+    return 1
 
 
 def _move_rows(before: datetime, kept: Collection[UUID]) -> int:
@@ -173,14 +194,15 @@ def _fold(before: datetime, kept: Collection[UUID]) -> int:
     rest = table.filter(pc.invert(pc.is_in(table["sequence"], value_set=told)))
     whole = pa.concat_tables([rest, _as_table(rows)]).sort_by("sequence")
     remove_segments([part.segment_id])
-    write_segment(part.rule_id, whole, compacted=True)
+    write_segment(part.rule_id, whole, compacted=True, linked=part.segment.linked)
     _delete_rows([row.pk for row in rows])
     return 1
 
 
 def _merge(before: datetime) -> int:
     """Make one segment of some small ones of a rule; returns how many were replaced."""
-    small = Segment.objects.filter(compacted=True, rows__lt=SMALL_ROWS, planned_to__lt=before)
+    small = Segment.objects.filter(compacted=True, linked=False)
+    small = small.filter(rows__lt=SMALL_ROWS, planned_to__lt=before)
     for rule_id in small.order_by().values_list("rule_id", flat=True).distinct():
         chosen: list[Segment] = []
         rows = 0
@@ -207,13 +229,29 @@ def _expire(before: datetime, in_use: Collection[UUID]) -> tuple[int, int]:
     rows = _repeat(lambda: _delete_some(old))
     used = SegmentPart.objects.filter(run_id__in=in_use).values("segment_id")
     segments = Segment.objects.filter(planned_to__lt=before).exclude(pk__in=used)
-    return rows, _repeat(lambda: _remove_some(segments))
+    removed = _repeat(lambda: _remove_some(segments.filter(linked=False)))
+    return rows, removed + _repeat(lambda: _keep_links(segments.filter(linked=True)))
 
 
 def _delete_some(rows: QuerySet[Change]) -> int:
     ids = list(rows.order_by("planned_at").values_list("pk", flat=True)[:DELETE_CHUNK])
     Change.objects.filter(pk__in=ids).delete()
     return len(ids)
+
+
+def _keep_links(segments: QuerySet[Segment]) -> int:
+    """Of a segment whose changes are to be forgotten, keep what its links need; returns 1 or 0."""
+    segment = segments.filter(parts__isnull=False).order_by("pk").first()
+    if segment is None:
+        return 0
+    opened = OpenSegment(segment)
+    table = opened.file.raw()
+    links = table.filter(opened.linked(table, list(segment.parts.all())))
+    if links.num_rows:
+        rewrite_links(segment, links)
+    else:
+        remove_segments([segment.pk])
+    return 1
 
 
 def _remove_some(segments: QuerySet[Segment]) -> int:

@@ -8,8 +8,8 @@ conflict again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -18,13 +18,16 @@ import pyarrow as pa
 from django.db import transaction
 from django.db.models import QuerySet
 
+from apps.audit.actions import Act
+from apps.audit.services import Subject, record
 from apps.connectors.errors import Action, LockstepError
 from apps.core.clock import now
 from apps.core.protected import seal, seal_json
 from apps.core.selectors import require
-from apps.ledger.models import Conflict, Image, seal_base
+from apps.ledger.models import Conflict, EarlierValues, Image, seal_base
 from apps.ledger.selectors.inbox import OPEN
 from apps.ledger.selectors.keys import key_hash, key_hash_or_none
+from apps.ledger.selectors.link_tables import links_named
 from apps.ledger.selectors.scopes import conflicts
 from apps.ledger.services.work import WorkIdentity
 
@@ -136,14 +139,29 @@ def seen_hash(left: str | None, right: str | None, candidates: Sequence[str] | N
     return hashlib.md5("\n".join(parts).encode(), usedforsecurity=False).hexdigest()
 
 
-def record_conflicts(work: WorkIdentity, table: pa.Table) -> int:
+Tried = Collection[tuple[bytes, str]]
+"""Identity and `seen` of conflicts whose decisions a run has followed."""
+
+
+def tried_decisions(decisions: pa.Table) -> Tried:
+    """What `record_conflicts` takes as `tried`, of the decisions (`decisions_for`) of a run."""
+    return {
+        (conflict_identity(row["kind"], row["left_key"], row["right_key"]), row["seen"])
+        for row in decisions.to_pylist()
+    }
+
+
+def record_conflicts(work: WorkIdentity, table: pa.Table, *, tried: Tried = ()) -> int:
     """Keep the conflicts that a run met; returns how many are open now.
 
     table: kind, left_key, right_key (NULL: none), fields (list of open right fields), left, right
     (whole images in right space as JSON; NULL: no record); perhaps base_left, base_right, seen
     (hash of both sides' values), candidates (keys: a list, or one as JSON), left_changed_at and
     right_changed_at. `Reconciler.conflicts` yields all of them.
-    One that is known is refreshed; a decided one whose values changed is open again.
+    One that is known is refreshed; a decided one whose values changed is open again. What it held
+    before is kept beside it.
+    tried: decisions that the run has followed. One that is met all the same did not help, so its
+    conflict is open again.
     """
     opened = 0
     rows = list(_rows(table))
@@ -152,17 +170,27 @@ def record_conflicts(work: WorkIdentity, table: pa.Table) -> int:
             conflict_identity(row["kind"], row["left_key"], row["right_key"]): row
             for row in rows[start : start + CHUNK]
         }
-        found = Conflict.objects.filter(rule_id=work.rule_id, identity_hash__in=list(chunk))
-        known = {bytes(conflict.identity_hash): conflict for conflict in found}
-        made = [_met(work, known.get(key), key, row) for key, row in chunk.items()]
-        opened += sum(conflict.state == Conflict.State.OPEN for conflict in made)
-        Conflict.objects.bulk_create(
-            made,
-            update_conflicts=True,
-            unique_fields=["rule_id", "identity_hash"],
-            update_fields=_REFRESHED,
-        )
+        opened += _record_chunk(work, chunk, tried)
     return opened
+
+
+@transaction.atomic
+def _record_chunk(work: WorkIdentity, chunk: Mapping[bytes, dict[str, Any]], tried: Tried) -> int:
+    found = Conflict.objects.filter(rule_id=work.rule_id, identity_hash__in=list(chunk))
+    known = {bytes(conflict.identity_hash): conflict for conflict in found}
+    moved = [conflict for key, conflict in known.items() if conflict.seen != _seen(chunk[key])]
+    EarlierValues.objects.bulk_create([_earlier(conflict) for conflict in moved])
+    for key, conflict in known.items():
+        if (key, conflict.decided_seen) in tried:
+            _reopen(conflict)
+    made = [_met(work, known.get(key), key, row) for key, row in chunk.items()]
+    Conflict.objects.bulk_create(
+        made,
+        update_conflicts=True,
+        unique_fields=["rule_id", "identity_hash"],
+        update_fields=_REFRESHED,
+    )
+    return sum(conflict.state == Conflict.State.OPEN for conflict in made)
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -177,6 +205,21 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
             yield {**missing, **row}
 
 
+def _seen(row: dict[str, Any]) -> str:
+    return row["seen"] or seen_hash(row["left"], row["right"], row["candidates"])
+
+
+def _earlier(conflict: Conflict) -> EarlierValues:
+    return EarlierValues(
+        conflict=conflict,
+        run_id=conflict.run_id,
+        met_at=conflict.updated_at,
+        seen=conflict.seen,
+        sealed_left=conflict.sealed_left,
+        sealed_right=conflict.sealed_right,
+    )
+
+
 def _met(work: WorkIdentity, known: Conflict | None, key: bytes, row: dict[str, Any]) -> Conflict:
     """The conflict as this run met it; a new one, or the known one refreshed."""
     conflict = known or Conflict(
@@ -189,7 +232,7 @@ def _met(work: WorkIdentity, known: Conflict | None, key: bytes, row: dict[str, 
         right_hash=key_hash_or_none(row["right_key"]),
         identity_hash=key,
     )
-    seen = row["seen"] or seen_hash(row["left"], row["right"], row["candidates"])
+    seen = _seen(row)
     if conflict.state != Conflict.State.DECIDED or conflict.decided_seen != seen:
         _reopen(conflict)
     conflict.run_id, conflict.partition_id = work.run_id, work.partition_id
@@ -213,7 +256,8 @@ def _reopen(conflict: Conflict) -> None:
 def _seal_values(conflict: Conflict, row: dict[str, Any]) -> None:
     for part in ("left", "right"):
         text = row[part]
-        sealed = seal(text.encode(), conflict.identity(part)) if text else None
+        identity = conflict.side_identity(part, conflict.seen)
+        sealed = seal(text.encode(), identity) if text else None
         setattr(conflict, f"sealed_{part}", sealed)
     base = (row["base_left"], row["base_right"])
     conflict.sealed_base = seal_base(*base, conflict.identity("base")) if any(base) else None
@@ -228,6 +272,8 @@ def withdraw_conflicts(
 ) -> int:
     """Withdraw the conflicts of these records that this run did not meet again."""
     rows = _not_met(rule_id, run_id)
+    if not rows.exists():
+        return 0
     count = 0
     for side, keys in (("left", left_keys), ("right", right_keys)):
         for start in range(0, len(keys), CHUNK):
@@ -261,13 +307,54 @@ def resolve_conflicts(
         "resolved_run_id": run_id,
         "updated_at": moment,
     }
-    count = 0
+    return sum(rows.update(**done) for rows in _decided(rule_id, left_keys, right_keys))
+
+
+def keep_decided(
+    rule_id: UUID, run_id: UUID, *, left_keys: Sequence[str] = (), right_keys: Sequence[str] = ()
+) -> None:
+    """What was decided of these records could not be written: it stays decided, for the next run.
+
+    The run has met their conflicts, so that it does not withdraw them.
+    """
+    for rows in _decided(rule_id, left_keys, right_keys):
+        rows.update(run_id=run_id, updated_at=now())
+
+
+def _decided(
+    rule_id: UUID, left_keys: Sequence[str], right_keys: Sequence[str]
+) -> Iterator[QuerySet[Conflict]]:
+    """The decided conflicts of these records, some at a time."""
     rows = Conflict.objects.filter(rule_id=rule_id, state=Conflict.State.DECIDED)
+    if not rows.exists():
+        return
     for side, keys in (("left", left_keys), ("right", right_keys)):
         for start in range(0, len(keys), CHUNK):
             hashes = [key_hash(key) for key in keys[start : start + CHUNK]]
-            count += rows.filter(**{f"{side}_hash__in": hashes}).update(**done)
-    return count
+            yield rows.filter(**{f"{side}_hash__in": hashes})
+
+
+def resolve_matches(rule_id: UUID, run_id: UUID) -> int:
+    """Close the decided conflicts of the kind `match` whose record is linked by now.
+
+    Nothing else tells: two records that are found to be one may need no write at all.
+    """
+    decided = Conflict.objects.filter(
+        rule_id=rule_id, kind=Conflict.Kind.MATCH, state=Conflict.State.DECIDED
+    )
+    linked = [conflict.pk for conflict in decided if _is_linked(conflict)]
+    moment = now()
+    return decided.filter(pk__in=linked).update(
+        state=Conflict.State.RESOLVED,
+        resolved_at=moment,
+        resolved_run_id=run_id,
+        updated_at=moment,
+    )
+
+
+def _is_linked(conflict: Conflict) -> bool:
+    keys = {"left_key": conflict.left_key, "right_key": conflict.right_key}
+    return bool(links_named(conflict.rule_id, **keys))
 
 
 def decide(
@@ -285,6 +372,7 @@ def decide(
             raise ConflictClosed("this is no longer a conflict", where=str(now_there))
         if now_there.seen != seen:
             raise ConflictMoved("a value has changed since you looked", where=str(now_there))
+        decision = _by_field(now_there, decision)
         _require_fit(now_there, decision)
         now_there.sealed_decision = seal_json(decision.as_json(), now_there.identity("decision"))
         now_there.state = Conflict.State.DECIDED
@@ -293,7 +381,24 @@ def decide(
         now_there.decided_at = now()
         now_there.note = note[:255]
         now_there.save()
+        _record_decision(now_there, decision, actor)
     return now_there
+
+
+def _record_decision(conflict: Conflict, decision: Decision, actor: User | None) -> None:
+    """Which side was taken for which field; no value, and no key of a record."""
+    record(
+        Act.CONFLICT_DECIDED,
+        Subject.of(conflict, conflict.get_kind_display()),
+        actor=actor,
+        reason=conflict.note,
+        details={
+            "rule": str(conflict.rule_id),
+            "record": decision.record,
+            "matched": bool(decision.match),
+            "fields": {name: choice.take for name, choice in decision.fields.items()},
+        },
+    )
 
 
 def decide_many(
@@ -315,7 +420,21 @@ def decide_many(
     return failed
 
 
+def _by_field(conflict: Conflict, decision: Decision) -> Decision:
+    """A side for the whole record is that side for each field whose value is taken."""
+    if conflict.kind != Conflict.Kind.UNIQUE or decision.record not in ("left", "right"):
+        return decision
+    sides = dict.fromkeys(conflict.field_names, Choice(decision.record))
+    return replace(decision, record="", fields={**sides, **decision.fields})
+
+
 def _require_fit(conflict: Conflict, decision: Decision) -> None:
+    if not conflict.can_be_decided:
+        raise DecisionUnfit(
+            "the record is new, and another one has its value",
+            where=str(conflict),
+            remedy="Change the value in either record: the next run sees that it is free.",
+        )
     takes = {choice.take for choice in decision.fields.values()}
     if takes - TAKES or decision.record not in ("", *RECORD_CHOICES):
         raise DecisionUnfit("this is none of the choices there are", where=str(conflict))

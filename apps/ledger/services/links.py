@@ -21,7 +21,8 @@ from apps.engine.codec import image_hash
 from apps.engine.types_sql import json_text
 from apps.ledger.models import NO_RECORD, Change, Image, Link, Operation, Side, seal_base
 from apps.ledger.selectors.keys import key_hash
-from apps.ledger.selectors.link_tables import IN_CHUNK
+from apps.ledger.selectors.link_rows import IN_CHUNK, links_of_hashes, rows_of_hashes
+from apps.ledger.selectors.linked import KeptLink, SegmentLinks
 from apps.ledger.selectors.plans import PlannedChange
 from apps.ledger.services.work import WorkIdentity
 
@@ -39,6 +40,7 @@ LINK_COLUMNS = (
 )
 REFRESHED = ("left_key", "left_hash", "left_image", "right_image", "sealed_base", "state", "run_id")
 IDENTITY = ("rule_id", "right_hash")
+_GONE = Link.State.GONE.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,10 @@ NOTHING_STORED = Stored()
 
 @dataclass(slots=True)
 class _Pair:
-    """A link on its way into the table; `pk` is that of the row it comes from."""
+    """A link on its way into the table.
+
+    known: it is there already, as the row with this `pk` or, without one, in a segment.
+    """
 
     left_key: str
     right_key: str
@@ -73,6 +78,7 @@ class _Pair:
     right_image: str = ""
     state: str = Link.State.LIVE.value
     has_base: bool = False
+    known: bool = False
     pk: int | None = None
     gone: bool = False
 
@@ -84,11 +90,7 @@ class _Pair:
             sealed = seal_base(left, right, identity)
             self.left_image, self.right_image = _hash(self.left), _hash(self.right)
         return (
-            work.rule_id,
-            self.left_key,
-            self.right_key,
-            key_hash(self.left_key),
-            key_hash(self.right_key),
+            *_identity(work.rule_id, self.left_key, self.right_key),
             self.left_image,
             self.right_image,
             sealed,
@@ -150,11 +152,7 @@ def _based_rows(work: WorkIdentity, table: pa.Table, state: str) -> Iterator[tup
     for left_key, right_key, left, right, left_image, right_image in zip(*columns, strict=True):
         identity = Link.identity(work.rule_id, left_key, right_key)
         yield (
-            work.rule_id,
-            left_key,
-            right_key,
-            key_hash(left_key),
-            key_hash(right_key),
+            *_identity(work.rule_id, left_key, right_key),
             left_image or _hash(_image(left)),
             right_image or _hash(_image(right)),
             seal_base(left, right, identity),
@@ -165,21 +163,67 @@ def _based_rows(work: WorkIdentity, table: pa.Table, state: str) -> Iterator[tup
 
 def close_links(rule_id: UUID, pairs: Iterable[tuple[str, str]]) -> None:
     """Forget links (left key, right key) whose two records are both gone."""
-    left_of_right = {key_hash(right): key_hash(left) for left, right in pairs}
+    chosen = list(pairs)
+    left_of_right = {key_hash(right): key_hash(left) for left, right in chosen}
     _forget(rule_id, Side.RIGHT, left_of_right, same=True)
+    cover_links(rule_id, chosen)
+
+
+def cover_links(rule_id: UUID, pairs: Sequence[tuple[str, str]]) -> None:
+    """Say that there are no such links, where a segment holds them."""
+    kept = SegmentLinks(rule_id)
+    if not kept or not pairs:
+        return
+    partners = dict(pairs)
+    found = kept.of("left", list(partners))
+    _write_gone(rule_id, [link for link in found if partners[link.left_key] == link.right_key])
+
+
+def _write_gone(rule_id: UUID, links: Sequence[KeptLink]) -> None:
+    rows = [
+        (*_identity(rule_id, link.left_key, link.right_key), "", "", None, _GONE, link.run_id)
+        for link in links
+    ]
+    if rows:
+        bulk_upsert(Link, LINK_COLUMNS, IDENTITY, (), rows)
+
+
+def _cover_displaced(rule_id: UUID, left_of_right: Mapping[bytes, bytes]) -> None:
+    """Rows whose right record goes to another left one hide that left one's segment no more."""
+    kept = SegmentLinks(rule_id)
+    if not kept:
+        return
+    columns = ("left_key", "left_hash", "right_hash")
+    rows = rows_of_hashes(rule_id, "right", list(left_of_right), columns, gone=True)
+    displaced = [key for key, left, right in rows if left_of_right[bytes(right)] != bytes(left)]
+    if displaced:
+        _write_gone(rule_id, kept.entries("left", displaced))
+
+
+def _identity(rule_id: UUID, left_key: str, right_key: str) -> tuple[Any, ...]:
+    """The first columns of LINK_COLUMNS."""
+    return rule_id, left_key, right_key, key_hash(left_key), key_hash(right_key)
+
+
+def _remove(rule_id: UUID, pks: Sequence[int]) -> None:
+    """Remove rows; those that stand over a link in a segment say from now on that there is none."""
+    kept = SegmentLinks(rule_id)
+    for start in range(0, len(pks), IN_CHUNK):
+        rows = Link.objects.filter(pk__in=pks[start : start + IN_CHUNK])
+        if kept:
+            rows.update(state=_GONE, sealed_base=None, left_image="", right_image="")
+        else:
+            rows.delete()
 
 
 def _forget(rule_id: UUID, side: Side, partners: Mapping[bytes, bytes], *, same: bool) -> None:
     """Forget the links of these keys of `side`: those to the partner given, or all but those."""
     other = Side.LEFT if side is Side.RIGHT else Side.RIGHT
-    keys = list(partners)
-    for start in range(0, len(keys), IN_CHUNK):
-        chunk = {f"{side.value}_hash__in": keys[start : start + IN_CHUNK]}
-        known = Link.objects.filter(rule_id=rule_id, **chunk)
-        rows = known.values_list("pk", f"{side.value}_hash", f"{other.value}_hash")
-        found = [pk for pk, own, else_ in rows if (partners[bytes(own)] == bytes(else_)) is same]
-        if found:
-            Link.objects.filter(pk__in=found).delete()
+    columns = ("id", f"{side.value}_hash", f"{other.value}_hash")
+    rows = rows_of_hashes(rule_id, side.value, list(partners), columns)
+    found = [pk for pk, own, else_ in rows if (partners[bytes(own)] == bytes(else_)) is same]
+    if found:
+        _remove(rule_id, found)
 
 
 def _write(work: WorkIdentity, rows: Sequence[tuple[Any, ...]], *, first_links: bool) -> None:
@@ -193,6 +237,7 @@ def _write(work: WorkIdentity, rows: Sequence[tuple[Any, ...]], *, first_links: 
         except IntegrityError:  # settled once already
             pass
     _forget(work.rule_id, Side.LEFT, {row[3]: row[4] for row in rows}, same=False)
+    _cover_displaced(work.rule_id, {row[4]: row[3] for row in rows})
     bulk_upsert(Link, LINK_COLUMNS, IDENTITY, REFRESHED, rows)
 
 
@@ -214,9 +259,7 @@ def link_written(
     known = _Known(work.rule_id, _looked_for(written, hold))
     for change in written:
         known.apply(change, stored.get(change.sequence, NOTHING_STORED), hold)
-    replaced = [pair.pk for pair in known.pairs if known.moved(pair)]
-    for start in range(0, len(replaced), IN_CHUNK):
-        Link.objects.filter(pk__in=replaced[start : start + IN_CHUNK]).delete()
+    known.remove_moved()
     rows = [pair.row(work) for pair in known.pairs if not pair.gone]
     _write(work, rows, first_links=first_links)
 
@@ -259,20 +302,21 @@ class _Known:
     """The links that changes touch, by both keys."""
 
     def __init__(self, rule_id: UUID, changes: Sequence[PlannedChange]) -> None:
+        self.rule_id = rule_id
         self.pairs: list[_Pair] = []
-        self._before: dict[int, tuple[str, str]] = {}
+        self._before: dict[int, tuple[str, str]] = {}  # by place in `pairs`
         self._by_key: dict[tuple[str, str], _Pair] = {}
-        seen: set[int] = set()
-        for rows in _links_of(rule_id, changes):
-            for link in rows:
-                if link.pk not in seen:
-                    seen.add(link.pk)
+        seen: set[tuple[str, str]] = set()
+        for links in _links_of(rule_id, changes):
+            for link in links:
+                if (link.left_key, link.right_key) not in seen:
+                    seen.add((link.left_key, link.right_key))
                     self._add(_opened(link))
 
     def _add(self, pair: _Pair) -> _Pair:
+        if pair.known:
+            self._before[len(self.pairs)] = (pair.left_key, pair.right_key)
         self.pairs.append(pair)
-        if pair.pk is not None:
-            self._before[pair.pk] = (pair.left_key, pair.right_key)
         self._index(pair)
         return pair
 
@@ -282,10 +326,19 @@ class _Known:
         if pair.right_key:
             self._by_key["right", pair.right_key] = pair
 
-    def moved(self, pair: _Pair) -> bool:
-        """Whether the row it comes from must go: its keys changed, or it is gone."""
-        before = self._before.get(pair.pk or 0)
-        return before is not None and (pair.gone or before != (pair.left_key, pair.right_key))
+    def remove_moved(self) -> None:
+        """Remove the links that are gone, or whose keys changed, as they were."""
+        pks: list[int] = []
+        covered: list[tuple[str, str]] = []
+        for place, before in self._before.items():
+            pair = self.pairs[place]
+            if pair.gone or before != (pair.left_key, pair.right_key):
+                if pair.pk is None:
+                    covered.append(before)
+                else:
+                    pks.append(pair.pk)
+        _remove(self.rule_id, pks)
+        cover_links(self.rule_id, covered)
 
     def _pair_of(self, change: PlannedChange) -> _Pair | None:
         """By the key of the side that is not written to first: that one is always known."""
@@ -300,8 +353,8 @@ class _Known:
     def apply(self, change: PlannedChange, stored: Stored, hold: bool) -> None:
         pair = self._pair_of(change)
         if change.operation == Operation.DELETE and not hold:
-            if pair is not None:
-                pair.gone = True
+            if pair is not None and _own_key(pair, change.side) == change.own_key:
+                pair.gone = True  # else the target has given the key to a new record
             return
         pair = pair or self._add(_Pair(change.left_key, change.right_key))
         left, right = change.left_key or pair.left_key, change.right_key or pair.right_key
@@ -329,6 +382,10 @@ class _Known:
         pair.right_image = stored.image_hash or change.image
 
 
+def _own_key(pair: _Pair, side: str) -> str:
+    return pair.left_key if side == Side.LEFT else pair.right_key
+
+
 def _state(change: PlannedChange, hold: bool) -> str:
     if hold:
         return Link.State.HELD.value
@@ -348,7 +405,7 @@ def _image(text: str | None) -> Image | None:
     return image
 
 
-def _opened(link: Link) -> _Pair:
+def _opened(link: Link | KeptLink) -> _Pair:
     left, right = link.base()
     return _Pair(
         link.left_key,
@@ -358,15 +415,22 @@ def _opened(link: Link) -> _Pair:
         link.left_image,
         link.right_image,
         link.state,
-        has_base=link.sealed_base is not None,
+        has_base=link.has_base,
+        known=True,
         pk=link.pk,
     )
 
 
-def _links_of(rule_id: UUID, changes: Sequence[PlannedChange]) -> Iterator[Iterable[Link]]:
+def _links_of(
+    rule_id: UUID, changes: Sequence[PlannedChange]
+) -> Iterator[Iterable[Link | KeptLink]]:
+    kept = SegmentLinks(rule_id)
+    told: set[str] = set()
     for side in ("left", "right"):
-        keys = {getattr(change, f"{side}_key") for change in changes} - {""}
-        hashes = [key_hash(key) for key in keys]
-        for start in range(0, len(hashes), IN_CHUNK):
-            chunk = hashes[start : start + IN_CHUNK]
-            yield Link.objects.filter(rule_id=rule_id, **{f"{side}_hash__in": chunk})
+        keys = sorted({getattr(change, f"{side}_key") for change in changes} - {""})
+        yield links_of_hashes(rule_id, side, [key_hash(key) for key in keys])
+        if kept.cross:
+            yield kept.of(side, keys)
+        else:  # both keys of a link are the same
+            yield kept.of(side, [key for key in keys if key not in told])
+            told.update(keys)

@@ -18,7 +18,7 @@ from django.conf import settings
 
 from apps.core.bulk import bulk_insert
 from apps.core.clock import now
-from apps.ledger.models import Change, SegmentPart, Side, seal_images
+from apps.ledger.models import Change, Operation, SegmentPart, Side, seal_images
 from apps.ledger.segments.files import CHANGES
 from apps.ledger.segments.reading import ChangeFilter, OpenSegment
 from apps.ledger.segments.writing import cut, remove_segments, rewrite_segment, write_segment
@@ -72,19 +72,22 @@ def store_plan(
     *,
     total: int,
     transaction: Callable[[], AbstractContextManager[None]],
+    first_links: bool = False,
 ) -> int:
     """Keep a partition's plan; returns its last sequence (they count from 1).
 
     batches: tables as `Planner.changes` or `Reconciler.changes` yield them: PLAN_COLUMNS, and
     for two-way rules TWO_WAY_COLUMNS; total: how many changes they will be; transaction: what
-    each write is wrapped in (a lease's, so that only its owner writes).
+    each write is wrapped in (a lease's, so that only its owner writes); first_links: the rule has
+    no links, so that what this plan inserts are its links where they lie.
     """
     in_segments = _is_large(work.run_id, total)
     sequence = 0
     for batch in cut(batches) if in_segments else batches:
         with transaction():
             if in_segments:
-                write_segment(work.rule_id, _as_file(work, batch, sequence + 1))
+                table = _as_file(work, batch, sequence + 1)
+                write_segment(work.rule_id, table, linked=first_links and _makes_links(table))
             else:
                 store_changes(work, batch, sequence + 1)
         sequence += batch.num_rows
@@ -113,7 +116,7 @@ def _as_file(work: WorkIdentity, batch: pa.Table, first: int) -> pa.Table:
         if field.name in constant:
             columns.append(pa.repeat(pa.scalar(constant[field.name], field.type), rows))
         elif field.name == "sequence":
-            columns.append(pa.array(range(first, first + rows), pa.int64()))
+            columns.append(pa.arange(first, first + rows))
         elif field.name == "field_set":
             columns.append(_field_set_column(work.rule_id, batch.column("fields")))
         elif field.name in batch.column_names:
@@ -122,6 +125,14 @@ def _as_file(work: WorkIdentity, batch: pa.Table, first: int) -> pa.Table:
             columns.append(pa.nulls(rows, field.type))
     table = pa.table(columns, names=CHANGES.names).cast(CHANGES)
     return _with_defaults(table)
+
+
+def _makes_links(table: pa.Table) -> bool:
+    """Whether all changes are inserts of records whose keys are known on both sides."""
+    only_inserts = pc.all(pc.equal(table.column("operation"), Operation.INSERT.value)).as_py()
+    keys = [table.column(f"{side.value}_key") for side in Side]
+    named = all(not key.null_count and pc.all(pc.not_equal(key, "")).as_py() for key in keys)
+    return bool(only_inserts and named)
 
 
 def _with_defaults(table: pa.Table) -> pa.Table:
@@ -222,7 +233,7 @@ def skip_others(run_id: UUID, partition_id: UUID, kept: ChangeFilter) -> int:
 def _skip_in_segment(part: SegmentPart, kept: ChangeFilter, moment: datetime) -> int:
     opened = OpenSegment(part.segment)
     places, _ = opened.find(part, kept)
-    table = opened.file.everything()
+    table = opened.file.raw()
     stays = pc.is_in(pa.array(range(table.num_rows)), value_set=places.cast(pa.int64()))
     stays = pc.or_(stays, pc.is_valid(table.column("outcome")))
     skipped = table.num_rows - (pc.sum(stays).as_py() or 0)

@@ -8,16 +8,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
+from apps.audit import services as audit
+from apps.audit.actions import Act
 from apps.core.clock import now
+from apps.core.selectors import require
 from apps.ledger.models import Rejection
+from apps.ledger.selectors.scopes import rejections
+from apps.ledger.services.subjects import Sealers
 from apps.ledger.services.work import WorkIdentity
 
 if TYPE_CHECKING:
     from apps.accounts.models import User
 
+CHUNK = 500
 WAITING = (Rejection.State.OPEN, Rejection.State.REPLAYING)
 
 
@@ -29,6 +34,7 @@ class RejectedRecord:
     code: str
     message: str
     left_key: str = ""
+    right_key: str = ""
     position: str = ""
     field: str = ""
     check: str = ""
@@ -38,34 +44,47 @@ class RejectedRecord:
 
 def record_rejections(work: WorkIdentity, records: Sequence[RejectedRecord]) -> int:
     """Keep rejections; one that is known already is counted again. Returns how many are new."""
+    by_identity = {_rejection_identity(record): record for record in records}
+    identities = list(by_identity)
     new = 0
-    for record in records:
-        identity = _rejection_identity(record)
-        known = Rejection.objects.filter(rule_id=work.rule_id, identity_hash=identity).first()
-        if known is not None:
-            _seen_again(known, work, record)
-            continue
-        rejection = Rejection(
-            rule_id=work.rule_id,
-            run_id=work.run_id,
-            first_run_id=work.run_id,
-            partition_id=work.partition_id,
-            stage=record.stage,
-            position=record.position[:255],
-            left_key=record.left_key,
-            identity_hash=identity,
-            code=record.code,
-            field=record.field[:255],
-            check_name=record.check[:100],
-        )
-        rejection.seal_parts(message=record.message, record=record.record, raw=record.raw)
-        try:
-            with transaction.atomic():
-                rejection.save(force_insert=True)
-            new += 1
-        except IntegrityError:  # another partition rejected the same record this moment
-            continue
+    for start in range(0, len(identities), CHUNK):
+        chunk = identities[start : start + CHUNK]
+        rows = Rejection.objects.filter(rule_id=work.rule_id, identity_hash__in=chunk)
+        known = {bytes(row.identity_hash): row for row in rows}
+        sealers = Sealers(work.rule_id, [by_identity[identity].record for identity in chunk])
+        for identity, row in known.items():
+            _seen_again(row, work, by_identity[identity], sealers)
+        made = [_made(work, i, by_identity[i], sealers) for i in chunk if i not in known]
+        # Another partition may reject the same record this moment.
+        Rejection.objects.bulk_create(made, ignore_conflicts=True)
+        new += len(made)
     return new
+
+
+def _made(
+    work: WorkIdentity, identity: bytes, record: RejectedRecord, sealers: Sealers
+) -> Rejection:
+    rejection = Rejection(
+        rule_id=work.rule_id,
+        run_id=work.run_id,
+        first_run_id=work.run_id,
+        partition_id=work.partition_id,
+        stage=record.stage,
+        position=record.position[:255],
+        left_key=record.left_key,
+        right_key=record.right_key,
+        identity_hash=identity,
+        code=record.code,
+        field=record.field[:255],
+        check_name=record.check[:100],
+    )
+    rejection.seal_parts(
+        message=record.message,
+        record=record.record,
+        raw=record.raw,
+        sealer=sealers.of(record.record),
+    )
+    return rejection
 
 
 def _rejection_identity(record: RejectedRecord) -> bytes:
@@ -74,7 +93,9 @@ def _rejection_identity(record: RejectedRecord) -> bytes:
     return hashlib.md5(text.encode(), usedforsecurity=False).digest()
 
 
-def _seen_again(known: Rejection, work: WorkIdentity, record: RejectedRecord) -> None:
+def _seen_again(
+    known: Rejection, work: WorkIdentity, record: RejectedRecord, sealers: Sealers
+) -> None:
     if known.run_id != work.run_id:
         known.times += 1
     known.run_id = work.run_id
@@ -84,16 +105,33 @@ def _seen_again(known: Rejection, work: WorkIdentity, record: RejectedRecord) ->
         known.state = Rejection.State.OPEN
         known.resolved_at = None
         known.resolved_run_id = None
-    known.seal_parts(message=record.message, record=record.record, raw=record.raw)
+    known.seal_parts(
+        message=record.message,
+        record=record.record,
+        raw=record.raw,
+        sealer=sealers.of(record.record),
+    )
     known.save()
 
 
-def note_passed(rule_id: UUID, run_id: UUID, left_keys: Sequence[str]) -> None:
-    """Remember that these records, once rejected, passed in a run that is not finished yet."""
-    for start in range(0, len(left_keys), 500):
-        Rejection.objects.filter(
-            rule_id=rule_id, left_key__in=left_keys[start : start + 500], state__in=WAITING
-        ).update(passed_run_id=run_id)
+def note_passed(
+    rule_id: UUID, run_id: UUID, left_keys: Sequence[str], right_keys: Sequence[str] = ()
+) -> None:
+    """Remember that these records, once rejected, passed in a run that is not finished yet.
+
+    right_keys: of records that were planned, whose rejection a left key may not name.
+    """
+    waiting = Rejection.objects.filter(rule_id=rule_id, state__in=WAITING)
+    if not waiting.exists():
+        return
+    planned = waiting.exclude(stage=Rejection.Stage.CHECK)
+    for rows, name, keys in (
+        (waiting, "left_key", left_keys),
+        (planned, "right_key", right_keys),
+    ):
+        for start in range(0, len(keys), CHUNK):
+            chosen = rows.filter(**{f"{name}__in": keys[start : start + CHUNK]})
+            chosen.update(passed_run_id=run_id)
 
 
 def resolve_rejections(rule_id: UUID, run_id: UUID, *, everything: bool) -> int:
@@ -107,27 +145,37 @@ def resolve_rejections(rule_id: UUID, run_id: UUID, *, everything: bool) -> int:
     return found.update(state=Rejection.State.RESOLVED, resolved_at=now(), resolved_run_id=run_id)
 
 
-def _require_replayer(actor: User | None) -> None:
-    if actor is not None and not actor.has_perm("ledger.replay_rejection"):
-        raise PermissionDenied("you may not edit, replay or dismiss rejections")
-
-
+@transaction.atomic
 def edit_rejection(
     rejection: Rejection, record: dict[str, str | None], *, actor: User | None
 ) -> None:
     """Keep the corrected record beside the original; a replay takes the corrected one."""
-    _require_replayer(actor)
-    rejection.seal_parts(edit=record)
+    require(actor, rejections, "replay", rejection)
+    rejection.seal_parts(edit=record, sealer=Sealers(rejection.rule_id, [record]).of(record))
     rejection.save(update_fields=["sealed_edit", "updated_at"])
+    act = Act.REJECTION_EDITED
+    audit.record(act, _subject(rejection), actor=actor, details=_about(rejection))
 
 
+@transaction.atomic
 def dismiss_rejection(rejection: Rejection, *, actor: User | None, note: str = "") -> None:
     """Close a rejection without doing anything about it; it reopens nothing by itself."""
-    _require_replayer(actor)
+    require(actor, rejections, "replay", rejection)
     rejection.state = Rejection.State.DISMISSED
     rejection.note = note[:255]
     rejection.resolved_at = now()
     rejection.save(update_fields=["state", "note", "resolved_at", "updated_at"])
+    act = Act.REJECTION_DISMISSED
+    audit.record(act, _subject(rejection), actor=actor, reason=note, details=_about(rejection))
+
+
+def _subject(rejection: Rejection) -> audit.Subject:
+    """Named by what was wrong: the record's key is a value of a record."""
+    return audit.Subject.of(rejection, rejection.code)
+
+
+def _about(rejection: Rejection) -> dict[str, str]:
+    return {"rule": str(rejection.rule_id), "field": rejection.field}
 
 
 def mark_replaying(ids: Sequence[UUID]) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 import orjson
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 
 from apps.core.bulk import bulk_update, bulk_upsert
 from apps.core.clock import now
@@ -19,7 +19,7 @@ from apps.ledger.models import Change, SegmentPart, Side, seal_images
 from apps.ledger.selectors.keys import key_hash_or_none
 from apps.ledger.selectors.plans import PlannedChange
 from apps.ledger.services.field_sets import field_set_ids
-from apps.ledger.services.links import Stored, link_written
+from apps.ledger.services.links import Stored, cover_links, link_written
 from apps.ledger.services.work import WorkIdentity
 
 AS_SENT: Mapping[int, Stored] = MappingProxyType({})
@@ -45,12 +45,17 @@ _EXCEPTION = (*_PLANNED, *_STORED, "outcome", "code", "sealed_message")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why one change was not applied."""
+    """Why one change was not applied.
+
+    doubt: a patch to both images of the link's base (JSON), where a write that may have got
+    through leaves the base of these fields unknown; empty elsewhere.
+    """
 
     outcome: Change.Outcome
     code: str
     message: str
     field: str = ""
+    doubt: str = ""
 
 
 def settle(
@@ -80,8 +85,44 @@ def settle(
         _settle_segments(work, parts, applied, refused, stored)
     else:
         _settle_rows(work, applied, refused, stored)
-    written = [change for change in applied if change.sequence not in refused]
+    in_place = _linked_in_place(parts, stored)
+    written = [c for c in applied if c.sequence not in refused and not in_place(c)]
     link_written(work, written, stored, first_links=first_links, hold=hold)
+    doubtful = [
+        replace(
+            change,
+            key_after=change.own_key,
+            base_left=refusal.doubt,
+            base_right=refusal.doubt,
+        )
+        for change in applied
+        if (refusal := refused.get(change.sequence)) is not None and refusal.doubt
+    ]
+    link_written(work, doubtful, AS_SENT, first_links=False, hold=False)
+    kept_out = [c for c in applied if c.sequence in refused and in_place(c)]
+    cover_links(work.rule_id, [(change.left_key, change.right_key) for change in kept_out])
+
+
+def settle_load(work: WorkIdentity) -> None:
+    """All of a partition's plan, which lies in linked segments, was written as planned."""
+    SegmentPart.objects.filter(partition_id=work.partition_id).update(
+        settled_through=F("last_sequence"), settled_at=now()
+    )
+
+
+def _linked_in_place(
+    parts: Sequence[SegmentPart], stored: Mapping[int, Stored]
+) -> Callable[[PlannedChange], bool]:
+    """Whether a change is a link where it lies: in a linked segment, written as planned."""
+    ranges = [(p.first_sequence, p.last_sequence) for p in parts if p.segment.linked]
+
+    def in_place(change: PlannedChange) -> bool:
+        sequence = change.sequence
+        if not any(first <= sequence <= last for first, last in ranges):
+            return False
+        return sequence not in stored or not _differs(change, stored[sequence])
+
+    return in_place
 
 
 def _parts(partition_id: UUID, first: int, last: int) -> QuerySet[SegmentPart]:

@@ -25,6 +25,7 @@ class LookupEntryInline(BaseTabularInline):
 class LookupTableAdmin(HistoryAdmin):
     """Tables that expressions use as lookup('name', value)."""
 
+    audited_as = "lookup"
     list_display = ("name", "description", "entry_count", "changed")
     search_fields = ("name", "description")
     inlines = (LookupEntryInline,)

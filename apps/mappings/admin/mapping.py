@@ -17,7 +17,7 @@ from unfold.decorators import display
 
 from apps.connectors.errors import LockstepError
 from apps.connectors.registry import connector_class
-from apps.core.admin import BaseAdmin, NextStep, explain
+from apps.core.admin import BaseAdmin, NextStep, RelatedFilter, explain
 from apps.core.selectors import by_id, permits, scoped
 from apps.core.templatetags.lockstep import ago
 from apps.mappings import services
@@ -36,10 +36,12 @@ EDITOR_PAGE = "lockstep/mappings/mapping_page.html"
 class MappingAdmin(BaseAdmin):
     """How the fields of two datasets correspond."""
 
+    audited_as = "mapping"
+    saved_by_service = True
     list_display = ("name", "left_text", "right_text", "field_count", "rules", "changed")
     columns_need = {"rules": Rule}
     list_select_related = ("left__source", "right__source")
-    list_filter = (("left__source", admin.RelatedOnlyFieldListFilter),)
+    list_filter = (("left__source", RelatedFilter),)
     search_fields = ("name", "description", "left__name", "right__name")
     nothing_yet = NextStep(
         "No mappings yet. A mapping says which left field becomes which right field.",

@@ -19,7 +19,7 @@ from apps.mappings.preview import BackRow
 from apps.mappings.selectors import linked_rules, mapping_expressions
 from apps.mappings.services import Preview, check_matches, preview, preview_back
 from apps.mappings.validation import left_target
-from apps.rules.models import Rule
+from apps.rules.selectors import rules
 
 SAMPLES = 3
 MOST_LINKS = 50_000
@@ -69,8 +69,16 @@ def preview_cells(editor: Editor, actor: Any) -> PreviewCells:
                 cells.notes.append("Map a field to see sample values.")
                 return cells
             cells.notes.clear()
-            links = _links(spec, cells)
-            found = preview(spec, RuleSpec(), editor.left, actor=actor, limit=SAMPLES, links=links)
+            links = _links(spec, cells, actor)
+            found = preview(
+                spec,
+                RuleSpec(),
+                editor.left,
+                right=editor.right,
+                actor=actor,
+                limit=SAMPLES,
+                links=links,
+            )
         except PermissionDenied as error:
             cells.problems.append(explain(error).removeprefix("Not saved: ").capitalize())
             return cells
@@ -127,15 +135,15 @@ def match_report(editor: Editor, actor: Any) -> MatchReport:
     """Which records the unsaved editor would match. Raises LockstepError or PermissionDenied."""
     spec = editor.mapping_spec()
     cells = PreviewCells()
-    links = _links(spec, cells)
+    links = _links(spec, cells, actor)
     return check_matches(spec, editor.left, editor.right, actor=actor, links=links)
 
 
-def _links(spec: MappingSpec, cells: PreviewCells) -> dict[str, pa.Table]:
+def _links(spec: MappingSpec, cells: PreviewCells, actor: Any) -> dict[str, pa.Table]:
     """The links that link() looks up; those of a huge rule are left out, and said to be."""
     names = linked_rules(*mapping_expressions(spec))
     found = {}
-    for rule in Rule.objects.filter(name__in=names):
+    for rule in rules(actor).filter(name__in=names):
         if link_count(rule.pk) > MOST_LINKS:
             found[rule.name] = link_table([]).rename_columns(["key", "value"])
             cells.notes.append(f"link('{rule.name}') has too many links to be shown here.")

@@ -7,6 +7,11 @@ from apps.rules.models import Rule
 
 ONLY_TWO_WAY = "ls-only-two-way"  # sections that the page's script hides for other directions
 
+LABELS = {  # as those of the other guards
+    "max_rejections": "Most rejections",
+    "max_rejections_percent": "Most rejections (%)",
+}
+
 FIELDSETS = (
     (None, {"fields": ("name", "mapping", "direction", "description")}),
     (
@@ -16,7 +21,7 @@ FIELDSETS = (
                 "schedule_kind",
                 ("every_minutes", "daily_at"),
                 ("cron", "time_zone"),
-                "depends_on",
+                ("verify_hours", "depends_on"),
             )
         },
     ),
@@ -90,7 +95,4 @@ class RuleForm(ServiceForm):
     class Meta:
         model = Rule
         fields = "__all__"
-        labels = {
-            "max_rejections": "Most rejections",
-            "max_rejections_percent": "Most rejections (%)",
-        }
+        labels = LABELS

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from apps.core.selectors import permits
+from apps.core.selectors import may, permits
 from apps.rules.models import Rule
 
 
@@ -18,7 +18,9 @@ class RulePartMixin:
     """
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return permits(request.user, Rule, "view") or self._may_edit(request, obj)
+        if obj is None:
+            return permits(request.user, Rule, "view") or self._may_edit(request, obj)
+        return may(request.user, "view", obj) or self._may_edit(request, obj)
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self._may_edit(request, obj)
@@ -31,4 +33,6 @@ class RulePartMixin:
 
     @staticmethod
     def _may_edit(request: HttpRequest, rule: Any) -> bool:
-        return permits(request.user, Rule, "change" if rule is not None else "add")
+        if rule is None:
+            return permits(request.user, Rule, "add")
+        return may(request.user, "change", rule)

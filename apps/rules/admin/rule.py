@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import OuterRef, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -12,12 +13,15 @@ from django.urls import reverse
 from django.utils.html import format_html
 from unfold.decorators import display
 
+from apps.accounts.admin import AccessPages
 from apps.core.admin import (
     Chip,
     HistoryAdmin,
     NextStep,
     ObjectAction,
+    RelatedFilter,
     ServiceErrorsMixin,
+    unseen_kept,
 )
 from apps.core.clock import now
 from apps.core.templatetags.lockstep import ago, status
@@ -43,14 +47,23 @@ from apps.runs.services import request_run
 
 
 @admin.register(Rule)
-class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
+class RuleAdmin(AccessPages, ServiceErrorsMixin, HistoryAdmin):
     """When and how mappings are kept in step."""
 
+    audited_as = "rule"
+    saved_by_service = True
     form = RuleForm
     inlines = (FieldPolicyInline, CheckInline)
     list_display = ("name", "state", "last_run", "mapping", "schedule_text", "due")
     columns_need = {"last_run": Run}
-    list_filter = ("enabled", "paused", "direction", "delta", "schedule_kind", "mapping")
+    list_filter = (
+        "enabled",
+        "paused",
+        "direction",
+        "delta",
+        "schedule_kind",
+        ("mapping", RelatedFilter),
+    )
     list_select_related = ("mapping",)
     search_fields = ("name", "description", "mapping__name")
     autocomplete_fields = ("depends_on",)
@@ -192,7 +205,8 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
         policies = field_policy_specs(by_model.get(FieldPolicy, ()))
         rule = form.instance
         version = services.save_rule(rule, checks, policies, actor=request.user)
-        form.save_m2m()
+        with unseen_kept(form, request):
+            form.save_m2m()
         services.validate_rule(rule)
         for formset in formsets:
             formset.new_objects = formset.changed_objects = formset.deleted_objects = []
@@ -239,10 +253,12 @@ class RuleAdmin(ServiceErrorsMixin, HistoryAdmin):
     def delete_model(self, request: HttpRequest, obj: Rule) -> None:
         """The ledger names rules by id only: what it holds is forgotten first."""
         forget_rule(obj.pk)
-        obj.delete()
+        super().delete_model(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
         for rule in queryset:
+            if not self.has_delete_permission(request, rule):
+                raise PermissionDenied
             self.delete_model(request, rule)
 
     # Buttons

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 
+from apps.audit.actions import Act
+from apps.audit.services import record, saving
 from apps.connectors.errors import ConfigurationError, DatasetMissing
 from apps.connectors.registry import connector_class
 from apps.core.selectors import require
@@ -31,6 +33,7 @@ from apps.mappings.services import save_lookup, save_mapping
 from apps.rules.configuration.diff import Action, Diff, facts
 from apps.rules.configuration.exporting import (
     DATASET_FACTS,
+    SOURCE_FACTS,
     SPEC_FACTS,
     dataset_section,
     lookup_section,
@@ -95,7 +98,10 @@ def apply(
         return diff
     outside.create_tables()
     with transaction.atomic():
-        return _Pass(file, outside, actor, is_demo).apply()
+        diff = _Pass(file, outside, actor, is_demo).apply()
+        counts = {action.value: len(diff.of(action)) for action in Action}
+        record(Act.CONFIGURATION_APPLIED, actor=actor, details=counts)
+    return diff
 
 
 class _Pass:
@@ -163,7 +169,7 @@ class _Pass:
         entry = self.diff.note("source", name, _source_facts(source) if source else None, after)
         if entry.action is not Action.UNCHANGED:
             source = source or Source(name=name, is_demo=self.is_demo)
-            for fact in ("connector", "description", "owner", "criticality"):
+            for fact in SOURCE_FACTS:
                 setattr(source, fact, getattr(section, fact))
             save_source(source, values, actor=self.actor)
 
@@ -200,17 +206,22 @@ class _Pass:
         if entry.action is Action.UNCHANGED:
             return
         require(self.actor, datasets, "change", dataset)
-        _require_fields([*wanted.key, *section.fields, wanted.cursor_field], dataset)
+        named_fields = [*wanted.key, *section.fields, wanted.cursor_field, wanted.subject_field]
+        _require_fields(named_fields, dataset)
+        if reference in wanted.depends_on:
+            raise ConfigurationError(f"{reference} depends on itself", where="depends_on")
         for name in DATASET_FACTS:
             setattr(dataset, name, getattr(wanted, name))
         dataset.key = list(wanted.key)
         _clean(dataset)
-        dataset.save()
+        with saving(dataset, Act.DATASET_CREATED, Act.DATASET_CHANGED, actor=self.actor):
+            dataset.save()
         dataset.depends_on.set([_dataset(other) for other in wanted.depends_on])
         for field in dataset.fields.filter(name__in=section.fields):
             if field.personal_data != section.fields[field.name]:
                 field.personal_data = section.fields[field.name]
                 field.save()
+                record(Act.FIELD_CHANGED, field, actor=self.actor)
 
     def _apply_mapping(self, name: str, section: MappingSection) -> None:
         left = _dataset(section.left)

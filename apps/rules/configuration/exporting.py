@@ -83,6 +83,12 @@ def placeholder(source: str, setting: str) -> str:
     return f"${{{words if words[0].isalpha() else 'SOURCE_' + words}}}"
 
 
+SOURCE_FACTS = (
+    *("connector", "description", "owner", "criticality"),
+    *("most_partitions", "most_rows_per_second", "most_bytes_per_second"),
+)
+
+
 def source_section(source: Source) -> SourceSection:
     settings = {name: _escaped(value) for name, value in source.settings.items()}
     stored = source.secrets_set_at
@@ -90,11 +96,7 @@ def source_section(source: Source) -> SourceSection:
         if name in stored:
             settings[name] = placeholder(source.name, name)
     return SourceSection(
-        connector=source.connector,
-        settings=settings,
-        description=source.description,
-        owner=source.owner,
-        criticality=source.criticality,
+        settings=settings, **{name: getattr(source, name) for name in SOURCE_FACTS}
     )
 
 
@@ -210,4 +212,5 @@ def schedule_section(rule: Rule) -> ScheduleSection:
         daily_at=rule.daily_at if kind == Rule.ScheduleKind.DAILY else None,
         cron=rule.cron if kind == Rule.ScheduleKind.CRON else "",
         time_zone=rule.time_zone,
+        verify_hours=rule.verify_hours,
     )

@@ -25,7 +25,9 @@ class ApprovalSettings(models.Model):
         help_text="Then it expires, and nothing of it is written.",
     )
     four_eyes = models.BooleanField(
-        default=False, help_text="Who asked for the run may not approve it."
+        default=False,
+        help_text="Who asked for the run may not approve it; of a run that nobody asked for, "
+        "who last changed the rule or its mapping.",
     )
 
     class Meta:

@@ -8,7 +8,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from simple_history.models import HistoricalRecords
 
-from apps.core.models import BaseModel
+from apps.core.models import BaseModel, Tag
 from apps.mappings.models import Mapping
 from apps.rules.models.approval import ApprovalSettings
 from apps.rules.models.two_way import TwoWaySettings
@@ -27,6 +27,7 @@ class Rule(TwoWaySettings, ApprovalSettings, BaseModel):
     class Delta(models.TextChoices):
         FULL = "full", "Full: compare everything"
         CURSOR = "cursor", "Cursor: read what changed since"
+        CHECKSUM = "checksum", "Checksum: compare inside the databases, where that is faster"
 
     class OnDelete(models.TextChoices):
         PROPAGATE = "propagate", "Delete the right record"
@@ -109,6 +110,13 @@ class Rule(TwoWaySettings, ApprovalSettings, BaseModel):
     daily_at = models.TimeField(null=True, blank=True)
     cron = models.CharField(max_length=100, blank=True, help_text="Five fields, such as 0 6 * * 1.")
     time_zone = models.CharField(max_length=60, default="UTC")
+    verify_hours = models.PositiveIntegerField(
+        "verify every (hours)",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Whole datasets are compared this often, and nothing is written. Empty: by hand.",
+    )
     schedule_since = models.DateTimeField(null=True, editable=False)
 
     depends_on = models.ManyToManyField(
@@ -119,6 +127,7 @@ class Rule(TwoWaySettings, ApprovalSettings, BaseModel):
         help_text="Rules that run before this one when they start together.",
     )
     is_demo = models.BooleanField(default=False, editable=False)
+    tags = models.ManyToManyField(Tag, blank=True, editable=False, related_name="rules")
     history = HistoricalRecords(m2m_fields=[depends_on])
 
     class Meta:

@@ -6,7 +6,15 @@ from apps.connectors.base import Capabilities
 from apps.connectors.errors import ConfigurationError, FieldMissing, KeyMissing
 from apps.connectors.registry import connector_class
 from apps.engine.reconcile import backward_mapping
-from apps.engine.spec import DeletePolicy, EditDelete, FieldSpec, MappingSpec, RuleSpec, TwoWaySpec
+from apps.engine.spec import (
+    DeletePolicy,
+    EditDelete,
+    FieldSpec,
+    LeavePolicy,
+    MappingSpec,
+    RuleSpec,
+    TwoWaySpec,
+)
 from apps.engine.transform import canonical_value
 from apps.mappings.validation import derived_fields, left_target, mapping_notes
 from apps.rules.models import Rule
@@ -16,12 +24,13 @@ _DELETING = frozenset({DeletePolicy.PROPAGATE, DeletePolicy.APPROVE})
 
 
 def require_sides(rule: Rule, mapping: MappingSpec, spec: RuleSpec) -> None:
-    """Judge a two-way rule. Raises ConfigurationError, FieldMissing or KeyMissing.
+    """Judge the two sides of a rule. Raises ConfigurationError, FieldMissing or KeyMissing.
 
-    mapping, spec: what rule and mapping say. Rules of other directions pass.
+    mapping, spec: what rule and mapping say.
     """
     two_way = spec.two_way
     if two_way is None:
+        _require_key_alone(mapping)
         return
     if not mapping.left.key:
         raise KeyMissing(
@@ -37,6 +46,24 @@ def require_sides(rule: Rule, mapping: MappingSpec, spec: RuleSpec) -> None:
     _require_left_mark(mapping, two_way)
     if two_way.right_cursor_field:
         _right_field(mapping, two_way.right_cursor_field)
+
+
+def _require_key_alone(mapping: MappingSpec) -> None:
+    """One-way plans find right records by links and by the key, which every record brings."""
+    mapped = {field.right for field in mapping.fields}
+    assigned = [name for name in mapping.key if name not in mapped]
+    if assigned:
+        raise KeyMissing(
+            f"the key field '{assigned[0]}' is not mapped, and a rule from left to right needs it",
+            where="key",
+            remedy="Map it, choose another key, or let the rule run both ways.",
+        )
+    if mapping.match:
+        raise ConfigurationError(
+            "the mapping has match fields, and a rule from left to right finds records by the key",
+            where="direction",
+            remedy="Take the match fields away, or let the rule run both ways.",
+        )
 
 
 def _require_writable(dataset: Dataset) -> Capabilities:
@@ -97,7 +124,7 @@ def _right_field(mapping: MappingSpec, name: str) -> FieldSpec:
 
 def two_way_notes(mapping: MappingSpec, spec: RuleSpec) -> list[str]:
     """What is no mistake of a rule but worth knowing, as sentences."""
-    notes = mapping_notes(mapping)
+    notes = [*mapping_notes(mapping), *_mark_notes(mapping, spec)]
     if spec.two_way is None:
         return notes
     derived = derived_fields(mapping)
@@ -118,6 +145,16 @@ def two_way_notes(mapping: MappingSpec, spec: RuleSpec) -> list[str]:
     if spec.two_way.edit_delete is EditDelete.DELETE:
         notes.append("An edit of a record that the other side deleted is given up, and kept.")
     return notes
+
+
+def _mark_notes(mapping: MappingSpec, spec: RuleSpec) -> list[str]:
+    marks = spec.on_delete is DeletePolicy.MARK or spec.on_leave is LeavePolicy.MARK
+    if not marks or spec.mark_field in {field.right for field in mapping.fields}:
+        return []
+    return [
+        f"A record that comes back stays marked, because '{spec.mark_field}' is not mapped. Map it "
+        "to a constant, the value of records that are not marked, and it goes back to that."
+    ]
 
 
 def _left_fields_without_value(mapping: MappingSpec) -> list[str]:

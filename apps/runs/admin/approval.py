@@ -14,7 +14,7 @@ from apps.ledger.models import Change, Operation
 from apps.ledger.selectors import change_groups, change_id
 from apps.runs.admin.changes import ChangesFilter
 from apps.runs.models import Run
-from apps.runs.selectors import runs
+from apps.runs.selectors import first_eyes, runs
 from apps.runs.services import ChangeSelection
 
 MOST_CHOSEN = 5_000
@@ -58,7 +58,7 @@ def waiting_plan(run: Run, actor: Any) -> WaitingPlan | None:
         for value, label in Operation.choices
         if operations[value]
     ]
-    own = run.version.spec().four_eyes and run.requested_by_id == actor.pk
+    own = actor.pk in first_eyes(run)
     return WaitingPlan(
         total=sum(groups.values()),
         target=" and ".join(names.of(side) for side in ("left", "right") if sides[side]),

@@ -11,7 +11,7 @@ from django.db.models import Count
 from apps.core.protected import ProtectedValueError
 from apps.ledger.admin.sides import SideNames, side_names
 from apps.ledger.models import Change, Operation, Side
-from apps.ledger.selectors import change_groups, change_id, change_page, rejections
+from apps.ledger.selectors import change_groups, change_id, change_page, masked, rejections
 from apps.runs.models import Run
 from apps.runs.services import ChangeSelection
 
@@ -104,7 +104,9 @@ class FacetChip:
     active: bool
 
 
-def changes_context(run: Run, params: Mapping[str, str], actor: Any) -> dict[str, Any]:
+def changes_context(
+    run: Run, params: Mapping[str, str], actor: Any, *, revealed: bool = False
+) -> dict[str, Any]:
     """One page, the counts that filter it, and the rejections by cause."""
     wanted = ChangesFilter.of(params)
     after = params.get("after", "")
@@ -120,7 +122,7 @@ def changes_context(run: Run, params: Mapping[str, str], actor: Any) -> dict[str
         after_id=change_id(after),
         limit=PAGE + 1,
     )
-    shown = page[:PAGE]
+    shown = masked(page[:PAGE], revealed=revealed)
     return {
         "changes": [(change, field_diffs(change)) for change in shown],
         "next_after": shown[-1].pk if len(page) > PAGE else None,
@@ -168,5 +170,5 @@ def _rejection_groups(run: Run, actor: Any) -> list[dict[str, Any]]:
     groups = list(found.values("code", "field").annotate(n=Count("pk")).order_by("-n")[:20])
     for group in groups:
         example = found.filter(code=group["code"], field=group["field"]).first()
-        group["message"] = example.message if example else ""
+        group["message"] = masked([example])[0].message if example else ""
     return groups

@@ -15,6 +15,7 @@ from apps.runs.models import Run, RunStatus
 from apps.runs.selectors import counter_sums, log_lines, run_phases, run_progress
 
 LOG_LINES = 300
+MOST_PARTITIONS = 200
 NOT_WRITTEN = (RunStatus.WAITING, RunStatus.REJECTED, RunStatus.EXPIRED, RunStatus.REFUSED)
 
 
@@ -48,6 +49,7 @@ def live_context(run: Run, after: int = 0) -> dict[str, Any]:
         "phases": run_phases(run),
         "progress": run_progress(run),
         "counters": counters(run),
+        "partitions": run.partitions.all()[:MOST_PARTITIONS],
         "log": lines,
         "log_after": lines[-1].pk if lines else after,
     }

@@ -14,8 +14,9 @@ from django.views.decorators.http import require_POST
 from unfold.decorators import display
 
 from apps.connectors.errors import LockstepError
-from apps.core.admin import Chip, InfinitePaginator, NextStep, ReadOnlyAdmin, explain
-from apps.core.selectors import permits
+from apps.core.admin import Chip, InfinitePaginator, NextStep, ReadOnlyAdmin, RelatedFilter, explain
+from apps.core.reauthentication import require_recent_sign_in
+from apps.core.selectors import may
 from apps.core.templatetags.lockstep import ago, status
 from apps.ledger.admin.sides import side_names
 from apps.runs.admin.undo import scope_words
@@ -29,7 +30,7 @@ class RestoreRequestAdmin(ReadOnlyAdmin):
 
     list_display = ("asked", "what", "rule", "short_reason", "requested_by", "state_label")
     list_display_links = ("asked", "what")
-    list_filter = ("state", "rule")
+    list_filter = ("state", ("rule", RelatedFilter))
     list_select_related = ("rule", "requested_by", "run")
     search_fields = ("reason", "requested_by__username")
     paginator = InfinitePaginator
@@ -87,7 +88,7 @@ class RestoreRequestAdmin(ReadOnlyAdmin):
             scope=scope,
             words=scope_words(scope, asked.run),
             names=side_names(asked.rule),
-            may_decide=is_open and not is_own and permits(request.user, RestoreRequest, "decide"),
+            may_decide=is_open and not is_own and may(request.user, "decide", asked),
             is_own=is_own and is_open,
         )
 
@@ -97,6 +98,8 @@ class RestoreRequestAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         asked = self.object_or_404(request, request_id)
         note = request.POST.get("note", "").strip()
+        if "approve" in request.POST:
+            require_recent_sign_in(request)
         try:
             if "approve" in request.POST:
                 run = approve_restore(asked, actor=request.user, note=note)

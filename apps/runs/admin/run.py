@@ -13,12 +13,22 @@ from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html
 from django.views.decorators.http import require_GET, require_POST
-from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import display
 
+from apps.audit.services import record_refusal
 from apps.connectors.errors import LockstepError
-from apps.core.admin import Chip, InfinitePaginator, NextStep, ObjectAction, ReadOnlyAdmin, explain
+from apps.core.admin import (
+    Chip,
+    InfinitePaginator,
+    NextStep,
+    ObjectAction,
+    ReadOnlyAdmin,
+    RelatedFilter,
+    explain,
+)
+from apps.core.reauthentication import require_recent_sign_in
 from apps.core.templatetags.lockstep import ago, number, seconds, status
+from apps.ledger.admin.revealing import begin_reveal, is_revealed, revealing
 from apps.ledger.admin.sides import side_names
 from apps.rules.selectors import rules
 from apps.runs.admin.approval import posted_answer, waiting_plan
@@ -45,7 +55,7 @@ class RunAdmin(UndoPages, ReadOnlyAdmin):
 
     list_display = ("begun", "rule", "state", "mode_text", "outcome", "duration", "trigger")
     list_display_links = ("begun",)
-    list_filter = ("status", ("rule", RelatedDropdownFilter), "mode", "trigger")
+    list_filter = ("status", ("rule", RelatedFilter), "mode", "trigger")
     list_select_related = ("rule", "version")
     search_fields = ("rule__name", "cause")
     paginator = InfinitePaginator
@@ -125,11 +135,13 @@ class RunAdmin(UndoPages, ReadOnlyAdmin):
             return path(route, self.admin_site.admin_view(require_GET(view)), name=name)
 
         decide = self.admin_site.admin_view(require_POST(self.decide_view))
+        reveal = self.admin_site.admin_view(require_POST(self.reveal_view))
         repair = self.admin_site.admin_view(require_POST(self.repair_view))
         return [
             *self.undo_urls(),
             own("<uuid:run_id>/live/", self.live_view, self.url_name("live")),
             own("<uuid:run_id>/changes/", self.changes_view, self.url_name("changes")),
+            path("<uuid:run_id>/changes/reveal/", reveal, name=self.url_name("reveal")),
             path("<uuid:run_id>/decide/", decide, name=self.url_name("decide")),
             path("<uuid:run_id>/repair/", repair, name=self.url_name("repair")),
         ]
@@ -150,7 +162,6 @@ class RunAdmin(UndoPages, ReadOnlyAdmin):
             run,
             title=f"{run.rule.name}: {self.mode_text(run).lower()}",
             run=run,
-            partitions=run.partitions.all()[:200],
             **self._about(request, run),
             **live_context(run),
         )
@@ -186,7 +197,7 @@ class RunAdmin(UndoPages, ReadOnlyAdmin):
         if not request.user.has_perm("ledger.view_change"):
             raise PermissionDenied
         about = self._about(request, run)
-        shown = changes_context(run, request.GET, request.user)
+        shown = changes_context(run, request.GET, request.user, revealed=is_revealed(request))
         plan = about["plan"]
         return self.render_page(
             request,
@@ -195,6 +206,12 @@ class RunAdmin(UndoPages, ReadOnlyAdmin):
             title="What would change" if run.is_dry or plan else "What changed",
             run=run,
             on_changes_page=True,
+            revealing=revealing(
+                request,
+                [run.rule_id],
+                self.url("reveal", run.pk),
+                {field.name for _, fields in shown["changes"] for field in fields},
+            ),
             selectable=plan.may_decide if plan else about["offers_undo"],
             selection_url=self.url("decide", run.pk) if plan else self.url("undo"),
             chosen_question=plan.question("{count}", "chosen changes") if plan else "",
@@ -203,12 +220,20 @@ class RunAdmin(UndoPages, ReadOnlyAdmin):
             **shown,
         )
 
+    def reveal_view(self, request: HttpRequest, run_id: Any) -> HttpResponse:
+        """The page of changes with its personal values, for a reason."""
+        run = self._run(request, run_id)
+        begin_reveal(request, {run.rule_id: run})
+        return self.changes_view(request, run_id)
+
     def decide_view(self, request: HttpRequest, run_id: Any) -> HttpResponse:
         """Apply exactly the plan that waits, or what was chosen of it, or reject it."""
         run = runs(request.user, "approve").filter(pk=run_id).first()
         if run is None:
             raise PermissionDenied
         answer = posted_answer(request.POST)
+        if answer.approve:
+            require_recent_sign_in(request)
         note = request.POST.get("note", "").strip()
         try:
             if answer.problem:
@@ -220,6 +245,7 @@ class RunAdmin(UndoPages, ReadOnlyAdmin):
         except LockstepError as error:
             messages.error(request, explain(error))
         except PermissionDenied as error:
+            record_refusal(request, error)
             messages.error(request, f"{str(error)[:1].upper()}{str(error)[1:]}.")
         return redirect("admin:runs_run_change", run.pk)
 

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_POST
 
 from apps.connectors.errors import LockstepError
 from apps.core.admin import explain
+from apps.core.reauthentication import require_recent_sign_in
 from apps.core.selectors import by_id
 from apps.rules.models import Rule
 from apps.rules.selectors import rules
@@ -27,7 +28,7 @@ from apps.runs.admin.undo import (
 )
 from apps.runs.models import Run
 from apps.runs.selectors import runs
-from apps.runs.services import UndoScope, plan_undo, request_restore
+from apps.runs.services import UndoScope, apply_preview, plan_undo, request_restore
 
 CARRIED = ("run", "rule", "left_key", "right_key", "after_change", "as_of", "next", "what")
 
@@ -99,12 +100,13 @@ class UndoPages:
         return page
 
     def undo_apply_view(self, request: HttpRequest, run_id: UUID) -> HttpResponse:
-        """Put back what a preview showed: the same changes, planned again as things are now."""
+        """Put back what a preview showed; what came after it is left alone."""
         run = runs(request.user, "undo").filter(pk=run_id).first()
         if run is None:
             if not undo_rights(request.user)[0]:
                 raise PermissionDenied
             raise Http404("no run with this id")
+        require_recent_sign_in(request)
         preview = undo_preview(run, request.user)
         page = redirect("admin:runs_run_change", run.pk)
         if preview is None or not preview.can_apply:
@@ -116,13 +118,7 @@ class UndoPages:
             messages.error(request, problem or "Say why: the reason is kept with the undo.")
             return page
         try:
-            done = plan_undo(
-                run.rule,
-                UndoScope.from_json(run.undo_scope),
-                actor=request.user,
-                reason=reason,
-                mode=Run.Mode.APPLY,
-            )
+            done = apply_preview(run, actor=request.user, reason=reason)
         except LockstepError as error:
             messages.error(request, explain(error))
             return page

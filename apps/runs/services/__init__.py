@@ -18,6 +18,7 @@ from apps.runs.services.explaining import (
 from apps.runs.services.repairing import propose_repair
 from apps.runs.services.requesting import cancel_run, replay_rejections, request_run
 from apps.runs.services.restoring import (
+    apply_preview,
     approve_restore,
     decline_restore,
     plan_undo,
@@ -35,6 +36,7 @@ __all__ = [
     "Reason",
     "RecordNow",
     "UndoScope",
+    "apply_preview",
     "approve_restore",
     "approve_run",
     "cancel_run",

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import transaction
 
 from apps.core.clock import now
-from apps.ledger.services import resolve_rejections, withdraw_all_conflicts
+from apps.ledger.services import resolve_matches, resolve_rejections, withdraw_all_conflicts
 from apps.runs.models import (
     Checkpoint,
     Partition,
@@ -24,6 +24,7 @@ from apps.runs.services.cursors import later_cursor
 from apps.runs.services.dispatching import dispatch
 from apps.runs.services.ending import cancel_partitions, end, fail, sum_counters
 from apps.runs.services.errors import PartitionFailed
+from apps.runs.services.locations import locations
 from apps.runs.services.logs import log
 from apps.runs.services.reviewing import begin_apply, review
 from apps.runs.services.rounds import begin_round
@@ -121,6 +122,7 @@ def _resolve(run: Run) -> None:
 
     So are conflicts that a run over everything did not meet.
     """
+    resolve_matches(run.rule_id, run.pk)
     resolve_rejections(run.rule_id, run.pk, everything=run.sees_everything)
     if run.sees_everything:
         withdraw_all_conflicts(run.rule_id, run.pk)
@@ -149,5 +151,6 @@ def _store_checkpoint(run: Run) -> None:
     if (run.sweep or not run.cursor_from) and not run.deletes_held_back:
         checkpoint.swept_at = run.started_at
     checkpoint.version = run.version
+    checkpoint.locations = locations(run.rule)
     checkpoint.succeeded_at = now()
     checkpoint.save()

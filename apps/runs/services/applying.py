@@ -1,8 +1,9 @@
 """Applying: exactly the planned changes, each under its precondition, batch by batch.
 
 A batch is written at the target in one transaction, then settled here in one transaction. A crash
-between the two leaves the batch in doubt: whoever takes the partition over applies it again, and
-the target's compare-and-set answers ALREADY for what had got through.
+between the two leaves the batch in doubt: whoever takes the partition over knows by the receipts
+what had got through (`receipts`), and applies the rest again. Where no receipts are kept (one-way
+rules), the target's compare-and-set answers ALREADY for what had got through.
 
 A two-way plan writes the right side first, then the left one. One side's lock is held at a time,
 so that rules which share a dataset cannot wait for one another in a circle. What the target made
@@ -16,15 +17,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby, takewhile
 
-from apps.connectors.base import Operation, WriteProblem, WriteSession, WriteStatus
+from apps.connectors.base import (
+    Operation,
+    WriteProblem,
+    WriteResult,
+    WriteSession,
+    WriteStatus,
+)
 from apps.core.clock import now
-from apps.engine.spec import FieldPolicy
 from apps.ledger.models import Change, Side
 from apps.ledger.selectors import PlannedChange, PlanReader
 from apps.ledger.services import (
     Refusal,
     Stored,
     WorkIdentity,
+    forget_receipts,
+    keep_decided,
+    keep_receipt,
     record_conflicts,
     record_rejections,
     resolve_conflicts,
@@ -32,15 +41,21 @@ from apps.ledger.services import (
 )
 from apps.runs.models import Partition, Run
 from apps.runs.services.context import RunContext, load_context
-from apps.runs.services.dependents import blocked
+from apps.runs.services.dependents import RefusedRecords
 from apps.runs.services.leasing import Lease
 from apps.runs.services.parking import in_doubt_conflicts
+from apps.runs.services.receipts import Fate, Receipts, doubt, fates, noted
 from apps.runs.services.rejecting import from_target
 from apps.runs.services.views import LeftViews
 from apps.runs.services.writing import SideWriter
 
-_COUNTED_ALIKE = WriteProblem(
-    WriteStatus.STALE, "record.stale", "the record was counted to the same value meanwhile"
+_DONE_BY_ANOTHER = WriteProblem(
+    WriteStatus.STALE, "record.stale", "somebody else made the same change meanwhile"
+)
+_MAY_BE_WRITTEN = WriteProblem(
+    WriteStatus.IN_DOUBT,
+    "record.in_doubt",
+    "An earlier attempt may have written this record; what has its key now is another one.",
 )
 _COUNTER = {"insert": "inserted", "update": "updated", "delete": "deleted"}
 _COUNTERS = (
@@ -51,10 +66,14 @@ _COUNTERS = (
 
 @dataclass(slots=True)
 class BatchOutcome:
-    """What became of a batch: problems and what the target gave back, by sequence."""
+    """What became of a batch: problems and what the target gave back, by sequence.
+
+    doubts: of what moved while it may have got through, what is unknown (`Refusal.doubt`).
+    """
 
     problems: dict[int, WriteProblem] = field(default_factory=dict)
     stored: dict[int, Stored] = field(default_factory=dict)
+    doubts: dict[int, str] = field(default_factory=dict)
 
     def lacks_reference(self, change: PlannedChange) -> bool:
         problem = self.problems.get(change.sequence)
@@ -63,6 +82,7 @@ class BatchOutcome:
     def add(self, other: BatchOutcome) -> None:
         self.problems.update(other.problems)
         self.stored.update(other.stored)
+        self.doubts.update(other.doubts)
 
     def replace(self, changes: Sequence[PlannedChange], again: BatchOutcome) -> None:
         """These changes were written once more."""
@@ -78,15 +98,17 @@ class PartitionApply:
         self.partition = partition
         self.lease = lease
         self.plan = PlanReader(partition.pk)
-        self.context: RunContext = load_context(partition.run)
+        self.context: RunContext = load_context(partition.run, lease)
         self.work = WorkIdentity(partition.run.rule_id, partition.run_id, partition.pk)
+        self.refused = RefusedRecords(partition.pk)
         self.writers: dict[str, SideWriter] = {}
         self.views = LeftViews(self.context)
-        self.counted = counted_fields(self.context)
         # The stream lane is chosen only for a rule without links.
         self.first_links = partition.run.lane == Run.Lane.STREAM
         self.counters = {name: getattr(partition, name) for name in _COUNTERS}
         self.in_doubt = partition.apply_begun_at is not None
+        self.receipts = Receipts.left(partition.pk) if self.in_doubt else Receipts()
+        self.has_noted = bool(self.receipts.stored)
 
     def execute(self) -> None:
         with ExitStack() as closing:
@@ -105,6 +127,7 @@ class PartitionApply:
         side = batch[0].side
         with self._writer(side).session(self.lease.remaining) as writer:
             self.lease.fence()
+            self.receipts.ask(writer.committed)
             while batch and batch[0].side == side:
                 self.lease.check()
                 self._apply_and_settle(writer, batch)
@@ -129,7 +152,7 @@ class PartitionApply:
     def _apply_and_settle(self, writer: WriteSession, batch: Sequence[PlannedChange]) -> None:
         outcome = BatchOutcome()
         if self.context.two_way is not None:
-            outcome.problems.update(blocked(self.partition.pk, batch))
+            outcome.problems.update(self.refused.blocked(batch))
         outcome.add(self._write(writer, [c for c in batch if c.sequence not in outcome.problems]))
         waiting = [change for change in batch if outcome.lacks_reference(change)]
         while waiting and len(waiting) < len(batch):  # a record may refer to one after it
@@ -138,33 +161,89 @@ class PartitionApply:
             if len(left) == len(waiting):
                 break
             waiting = left
-        self.in_doubt = False
         self._settle(batch, outcome)
+        self.in_doubt, self.receipts, self.has_noted = False, Receipts(), False
 
     def _write(self, writer: WriteSession, batch: Sequence[PlannedChange]) -> BatchOutcome:
         outcome = BatchOutcome()
         if not batch:
             return outcome
         side = self._writer(batch[0].side)
-        for changes in _groups(batch):
-            change_batch = side.batch(changes, in_doubt=self.in_doubt)
-            options = {"returning": side.returning} if side.returning else {}
-            result = writer.apply(change_batch, self.lease.fence, **options)
+        known = fates(batch, self.receipts, side)
+        for change in batch:
+            if known.get(change.sequence) is Fate.WRITTEN:
+                outcome.stored[change.sequence] = self.receipts.stored[change.sequence]
+            elif known.get(change.sequence) is Fate.UNCLEAR:
+                self._doubt(change, outcome)
+        told = outcome.stored.keys() | outcome.problems.keys()
+        for changes in _groups([change for change in batch if change.sequence not in told]):
+            result, stored = self._write_alike(writer, side, changes)
             self.counters["bytes_written"] += result.bytes_written
+            outcome.stored.update(stored)
             for index, problem in result.exceptions.items():
                 change = changes[index]
                 if problem.status is not WriteStatus.ALREADY:
                     outcome.problems[change.sequence] = problem
-                elif not self.in_doubt and self.counted[change.side].intersection(change.fields):
-                    outcome.problems[change.sequence] = _COUNTED_ALIKE
-            is_left = changes[0].side == Side.LEFT
-            views = self.views.by_key if is_left and self.context.two_way else None
-            outcome.stored.update(side.stored(changes, result, views))
+                elif self._is_anothers(change):
+                    outcome.problems[change.sequence] = _DONE_BY_ANOTHER
         return outcome
+
+    def _doubt(self, change: PlannedChange, outcome: BatchOutcome) -> None:
+        """Nobody can tell whether it got through: if it cannot be written now, that is kept."""
+        if not change.own_key:
+            outcome.problems[change.sequence] = _MAY_BE_WRITTEN
+        elif self.partition.run.kind == Run.Kind.SYNC:
+            outcome.doubts[change.sequence] = doubt(change, self.context.rule)
+
+    def _write_alike(
+        self, writer: WriteSession, side: SideWriter, changes: Sequence[PlannedChange]
+    ) -> tuple[WriteResult, dict[int, Stored]]:
+        """Write changes that go into one ChangeBatch; what the target made of them."""
+        has_views = changes[0].side == Side.LEFT and self.context.two_way is not None
+        views = self.views.by_key if has_views else None
+        noting = self._keeps_receipts(changes[0])
+        stored: dict[int, Stored] = {}
+
+        def note(result: WriteResult) -> None:
+            stored.update(side.stored(changes, result, views))
+            written = noted(changes, result, stored)
+            if written:
+                self.has_noted = True
+                with self.lease.transaction():
+                    keep_receipt(self.work, written, result.transaction)
+
+        result = side.write(
+            writer,
+            side.batch(changes, in_doubt=any(map(self._is_in_doubt, changes))),
+            self.lease.fence,
+            note=note if noting else None,
+        )
+        return result, stored or side.stored(changes, result, views)
+
+    def _keeps_receipts(self, change: PlannedChange) -> bool:
+        """Whether it matters what exactly was stored: for a base, or to find a new key again."""
+        return self.context.two_way is not None or not change.own_key
+
+    def _is_in_doubt(self, change: PlannedChange) -> bool:
+        """Whether a worker that is lost may have written it."""
+        if self._keeps_receipts(change):
+            return change.sequence in self.receipts.stored
+        return self.in_doubt
+
+    def _is_anothers(self, change: PlannedChange) -> bool:
+        """Whether somebody else has made a change of which we find that it is made already.
+
+        It is not ours then: an undo must not take it back, and a counter has counted for them.
+        What an undo finds undone needs no further look.
+        """
+        return not self._is_in_doubt(change) and self.partition.run.kind == Run.Kind.SYNC
 
     def _settle(self, batch: Sequence[PlannedChange], outcome: BatchOutcome) -> None:
         problems = outcome.problems
-        refused = {sequence: _refusal(problem) for sequence, problem in problems.items()}
+        refused = {
+            sequence: _refusal(problem, outcome.doubts.get(sequence, ""))
+            for sequence, problem in problems.items()
+        }
         for change in batch:
             self._count(change, problems.get(change.sequence))
         last = batch[-1].sequence
@@ -177,10 +256,13 @@ class PartitionApply:
                 first_links=self.first_links,
                 hold=self.partition.run.kind == Run.Kind.UNDO,
             )
+            if self.has_noted:
+                forget_receipts(self.work)
             self._keep_refused(batch, problems)
             self._resolve_decided(batch, problems)
             self.lease.update(applied_sequence=last, **self.counters)
         self.partition.applied_sequence = last
+        self.refused.add(batch, problems.keys())
 
     def _count(self, change: PlannedChange, problem: WriteProblem | None) -> None:
         name = _COUNTER[change.operation] if problem is None else problem.status.value
@@ -206,27 +288,18 @@ class PartitionApply:
     def _resolve_decided(
         self, batch: Sequence[PlannedChange], problems: dict[int, WriteProblem]
     ) -> None:
-        done = [
-            change
-            for change in batch
-            if change.cause == Change.Cause.DECIDED and change.sequence not in problems
-        ]
-        if done:
-            resolve_conflicts(
-                self.work.rule_id,
-                self.work.run_id,
-                left_keys=[change.left_key for change in done if change.left_key],
-                right_keys=[change.right_key for change in done if change.right_key],
-            )
-
-
-def counted_fields(context: RunContext) -> dict[str, set[str]]:
-    """The fields of each side whose policy is to add both sides' differences."""
-    two_way = context.rule.two_way
-    policies = two_way.fields if two_way is not None else ()
-    rights = {item.field for item in policies if item.policy is FieldPolicy.COUNTER}
-    lefts = {spec.left for spec in context.mapping.fields if spec.right in rights}
-    return {Side.RIGHT: rights, Side.LEFT: lefts}
+        decided = [change for change in batch if change.cause == Change.Cause.DECIDED]
+        for follow, chosen in (
+            (resolve_conflicts, [c for c in decided if c.sequence not in problems]),
+            (keep_decided, [c for c in decided if c.sequence in problems]),
+        ):
+            if chosen:
+                follow(
+                    self.work.rule_id,
+                    self.work.run_id,
+                    left_keys=[change.left_key for change in chosen if change.left_key],
+                    right_keys=[change.right_key for change in chosen if change.right_key],
+                )
 
 
 def _groups(batch: Sequence[PlannedChange]) -> list[list[PlannedChange]]:
@@ -249,7 +322,7 @@ def _alike(change: PlannedChange) -> tuple[object, ...]:
     return change.operation, change.fields, assigned
 
 
-def _refusal(problem: WriteProblem) -> Refusal:
+def _refusal(problem: WriteProblem, doubt: str) -> Refusal:
     stale = problem.status is WriteStatus.STALE
     outcome = {
         WriteStatus.STALE: Change.Outcome.STALE,
@@ -261,6 +334,7 @@ def _refusal(problem: WriteProblem) -> Refusal:
         problem.code or ("record.stale" if stale else "record.invalid"),
         message,
         problem.field,
+        doubt if stale else "",
     )
 
 

@@ -14,13 +14,15 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import F
 
+from apps.audit.actions import Act
+from apps.audit.services import Subject, record
 from apps.connectors.errors import Action, LockstepError
 from apps.core.clock import now
 from apps.core.selectors import require
 from apps.ledger.selectors import ChangeFilter, field_sets_with
 from apps.ledger.services import skip_others
 from apps.runs.models import Partition, Run, RunStatus
-from apps.runs.selectors import runs
+from apps.runs.selectors import first_eyes, runs
 from apps.runs.services.context import require_unpaused
 from apps.runs.services.ending import sum_counters
 from apps.runs.services.errors import NotWaiting
@@ -72,17 +74,19 @@ def approve_run(
 ) -> None:
     """Apply exactly the changes of a plan that waits, or those selected; the rest is skipped.
 
-    Raises PermissionDenied (also where four eyes are asked for and the actor asked for the run),
-    NotWaiting, and RunRefused while something is paused.
+    Raises PermissionDenied (also where four eyes are asked for and the actor's were the first two,
+    see `first_eyes`), NotWaiting, and RunRefused while something is paused.
     """
     require(actor, runs, "approve", run)
     run = _waiting(run)
-    if actor is not None and run.version.spec().four_eyes and run.requested_by_id == actor.pk:
-        raise PermissionDenied("somebody else than the person who asked for the run must approve")
+    if actor is not None and actor.pk in first_eyes(run):
+        who = "asked for the run" if run.requested_by_id else "last changed the rule"
+        raise PermissionDenied(f"somebody else than the person who {who} must approve")
     require_unpaused(run)
     if selection is not None:
         _skip_others(run, selection)
     _note_decision(run, actor, note)
+    _record(Act.RUN_APPROVED, run, actor, note)
     skipped = f", {run.skipped} skipped" if run.skipped else ""
     log(run, f"Approved by {_name(actor)}: {run.planned - run.skipped} changes{skipped}")
     begin_apply(run)
@@ -94,6 +98,7 @@ def reject_run(run: Run, *, actor: User | None, note: str = "") -> None:
     require(actor, runs, "approve", run)
     run = _waiting(run)
     _note_decision(run, actor, note)
+    _record(Act.RUN_REJECTED, run, actor, note)
     why = f": {note}" if note else ""
     error = PlanRejected(f"the plan was rejected by {_name(actor)}{why}")
     abandon(run, RunStatus.REJECTED, error, f"Rejected by {_name(actor)}{why}")
@@ -128,6 +133,15 @@ def _note_decision(run: Run, actor: User | None, note: str) -> None:
     run.decided_by = actor
     run.decided_at = now()
     run.decision_note = note[:500]
+
+
+def _record(act: Act, run: Run, actor: User | None, note: str) -> None:
+    details = {
+        "rule": str(run.rule_id),
+        "changes": run.planned - run.skipped,
+        "skipped": run.skipped,
+    }
+    record(act, Subject.of(run, run.rule.name), actor=actor, reason=note, details=details)
 
 
 def _name(actor: User | None) -> str:

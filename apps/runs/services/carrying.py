@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
-from apps.ledger.models import Change, Conflict
-from apps.ledger.selectors import open_rejection_keys
+from collections.abc import Iterator
+from uuid import UUID
+
+from apps.ledger.models import Conflict
+from apps.ledger.selectors import (
+    moved_changes,
+    open_rejection_keys,
+    open_right_rejection_keys,
+)
 from apps.runs.models import Run, RunStatus
 from apps.runs.services.scope import KeyPair
 
-MOST_RUNS = 100
-MOST_KEYS = 50_000
-_NOT_WRITTEN = (Change.Outcome.STALE, Change.Outcome.SKIPPED, Change.Outcome.IN_DOUBT)
+PAGE = 5_000
 
 
-def carried_keys(run: Run) -> list[KeyPair]:
+def carried_keys(run: Run) -> set[KeyPair]:
     """Left and right keys (empty where unknown) of records that the run must look at as well.
 
-    Open rejections, conflicts that a person has decided, and changes that were not written though
-    planned, in any run since (and with) the last one that moved the checkpoint.
+    Open rejections, conflicts that a person has decided, records that wait for a value which others
+    have (and these others: an edit of theirs may set it free), and changes that were not written
+    though planned, in any run since (and with) the last one that moved the checkpoint. All of them:
+    what is left out here would stay out of step until the next sweep.
     """
-    rejected = [(key, "") for key in open_rejection_keys(run.rule_id)]
     decided = Conflict.objects.filter(rule_id=run.rule_id, state=Conflict.State.DECIDED)
-    unwritten = Change.objects.filter(run_id__in=_runs_since(run), outcome__in=_NOT_WRITTEN)
-    pairs = [*rejected]
-    for rows in (decided, unwritten):
-        pairs += rows.values_list("left_key", "right_key")[:MOST_KEYS]
+    pairs = {(key, "") for key in open_rejection_keys(run.rule_id)}
+    pairs |= {("", key) for key in open_right_rejection_keys(run.rule_id)}
+    pairs.update(decided.values_list("left_key", "right_key").iterator(PAGE))
+    pairs.update(_about_taken_values(run.rule_id))
+    pairs.update((item.left_key, item.right_key) for item in moved_changes(_runs_since(run)))
     return pairs
 
 
-def _runs_since(run: Run) -> list[object]:
+def _about_taken_values(rule_id: UUID) -> Iterator[KeyPair]:
+    waiting = Conflict.objects.filter(rule_id=rule_id, kind=Conflict.Kind.UNIQUE)
+    states = (Conflict.State.OPEN, Conflict.State.DECIDED)
+    for conflict in waiting.filter(state__in=states).iterator(PAGE):
+        yield conflict.left_key, conflict.right_key
+        for key in conflict.candidates:  # of either side
+            yield from ((key, ""), ("", key))
+
+
+def _runs_since(run: Run) -> list[UUID]:
     runs = run.rule.runs.exclude(pk=run.pk).filter(mode=Run.Mode.APPLY, kind=Run.Kind.SYNC)
     settled = (RunStatus.SUCCEEDED, RunStatus.PARTIAL)
     moving = runs.filter(status__in=settled, rejection_ids=[], selection=[])
     last = moving.order_by("-created_at").first()
     if last is not None:
         runs = runs.filter(created_at__gte=last.created_at)
-    return list(runs.order_by("-created_at").values_list("pk", flat=True)[:MOST_RUNS])
+    return list(runs.order_by("-created_at").values_list("pk", flat=True))

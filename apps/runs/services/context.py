@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from apps.connectors.base import Connector, DatasetSchema, FieldSchema
@@ -17,6 +19,9 @@ from apps.engine.transform import TransformProgram
 from apps.ledger.models import Side
 from apps.rules.models import Rule
 from apps.runs.models import Partition, Run
+from apps.runs.services.errors import OtherDatasets, RunRefused
+from apps.runs.services.leasing import Lease
+from apps.runs.services.pacing import Pace, pace_of
 from apps.runs.services.programs import compile_programs, right_fields_used
 from apps.runs.services.reading import Batches, SideReader
 from apps.runs.services.writing import SideWriter
@@ -28,9 +33,9 @@ from apps.sources.selectors import connector_for
 class RunContext:
     """A run's pinned mapping and rule, and the two sides as they are now.
 
-    left, right: the fields that the version uses; left_types, right_types: all that can be
-    written, which the before-image of a delete holds; program: from left to right; two_way: the
-    programs of a two-way rule, `program` among them.
+    left, right: the fields that the version uses; left_live, right_live: all fields; left_types,
+    right_types: all that can be written, which the before-image of a delete holds; program: from
+    left to right; two_way: the programs of a two-way rule, `program` among them.
     """
 
     run: Run
@@ -38,12 +43,16 @@ class RunContext:
     rule: RuleSpec
     left: DatasetSchema
     right: DatasetSchema
+    left_live: DatasetSchema
+    right_live: DatasetSchema
     left_connector: Connector[Any]
     right_connector: Connector[Any]
     program: TransformProgram
     two_way: TwoWayPrograms | None
     left_types: dict[str, NeutralType]
     right_types: dict[str, NeutralType]
+    left_pace: Pace = field(default_factory=Pace)
+    right_pace: Pace = field(default_factory=Pace)
 
     @property
     def left_fields(self) -> tuple[str, ...]:
@@ -52,11 +61,13 @@ class RunContext:
 
     @property
     def left_reader(self) -> SideReader:
-        return SideReader(self.left_connector, self.left, self.mapping.left.key)
+        return SideReader(
+            self.left_connector, self.left, self.mapping.left.key, pace=self.left_pace
+        )
 
     @property
     def right_reader(self) -> SideReader:
-        return SideReader(self.right_connector, self.right, self.mapping.key)
+        return SideReader(self.right_connector, self.right, self.mapping.key, pace=self.right_pace)
 
     @property
     def mapped_types(self) -> dict[str, NeutralType]:
@@ -101,7 +112,7 @@ def dataset_lock(run: Run, side: str) -> str:
 
 def _range_lock(partition: Partition) -> str:
     """The name of the right to write what one partition of a one-way rule covers."""
-    part = partition.number if partition.range_field else "all"
+    part = partition.number if partition.cut else "all"
     return f"lockstep:{partition.run.rule_id}:{part}"
 
 
@@ -111,11 +122,37 @@ def source_of(run: Run, side: str) -> Source:
     return dataset.source
 
 
-def load_context(run: Run) -> RunContext:
+_KEPT_SECONDS = 10.0
+_kept = threading.local()  # .last: (run id, moment, context)
+
+
+def load_context(run: Run, lease: Lease | None = None) -> RunContext:
     """Connect the pinned version with the live schemas.
 
-    Raises FieldMissing or SchemaMismatch where a side no longer fits the mapping.
+    What a step of the same run has found in this thread some seconds ago is as good, until a step
+    fails (`forget_context`).
+
+    lease: of the worker, whose batches are counted against the limits of both sources; a person
+    who looks at a record does not wait for these.
+
+    Raises FieldMissing or SchemaMismatch where a side no longer fits the mapping, OtherDatasets
+    where the mapping has left the datasets that the run's version names.
     """
+    run_id, moment, context = getattr(_kept, "last", (None, 0.0, None))
+    if run_id != run.pk or time.monotonic() - moment > _KEPT_SECONDS:
+        context = _connected(run)
+        _kept.last = (run.pk, time.monotonic(), context)
+    _require_pinned(run, context.mapping)
+    paces = [pace_of(source_of(run, side), lease.check) if lease else Pace() for side in Side]
+    return replace(context, run=run, left_pace=paces[0], right_pace=paces[1])
+
+
+def forget_context() -> None:
+    """Look at both sides anew when a context is needed next."""
+    _kept.last = (None, 0.0, None)
+
+
+def _connected(run: Run) -> RunContext:
     mapping = run.version.mapping_version.spec()
     rule = run.version.spec()
     left = connector_for(source_of(run, "left"))
@@ -133,6 +170,8 @@ def load_context(run: Run) -> RunContext:
         rule=rule,
         left=left_pinned,
         right=right_pinned,
+        left_live=left_live,
+        right_live=right_live,
         left_connector=left,
         right_connector=right,
         program=program,
@@ -140,6 +179,16 @@ def load_context(run: Run) -> RunContext:
         left_types=_writable_types(left_live, left_pinned),
         right_types=_writable_types(right_live, right_pinned),
     )
+
+
+def _require_pinned(run: Run, mapping: MappingSpec) -> None:
+    present = run.rule.mapping
+    moved = mapping.left.is_other_than(present.left_id)
+    if moved or mapping.right.is_other_than(present.right_id):
+        raise OtherDatasets(
+            "the mapping leads to other datasets since this run was requested",
+            where=f"rule '{run.rule.name}'",
+        )
 
 
 def _writable_types(live: DatasetSchema, pinned: DatasetSchema) -> dict[str, NeutralType]:
@@ -186,8 +235,6 @@ def pinned_schema(
 
 def require_unpaused(run_or_rule: Run | Rule) -> None:
     """Raises RunRefused when the rule, one of its sources or everything is paused."""
-    from apps.runs.services.errors import RunRefused
-
     rule = run_or_rule.rule if isinstance(run_or_rule, Run) else run_or_rule
     if platform_state().paused:
         raise RunRefused("everything is paused", remedy="Resume on the overview.")
@@ -201,7 +248,7 @@ def require_unpaused(run_or_rule: Run | Rule) -> None:
 
 
 def require_writable(context: RunContext) -> None:
-    """Raises ConfigurationError when a side that is written to cannot be."""
+    """Raises ConfigurationError when a side or a field that is written to cannot be."""
     sides = [("right", context.right)]
     if context.two_way is not None:
         sides.append(("left", context.left))
@@ -212,4 +259,11 @@ def require_writable(context: RunContext) -> None:
                 f"'{dataset.name}' cannot be written",
                 where=source.name,
                 remedy="Choose a table or a file that this source's user may write.",
+            )
+    for mapped in context.mapping.fields:
+        if mapped.right not in context.right_types:
+            raise ConfigurationError(
+                f"the field '{mapped.right}' of '{context.right.name}' is computed by its platform",
+                where=source_of(context.run, "right").name,
+                remedy="Leave this field out of the mapping.",
             )

@@ -12,6 +12,13 @@ class RunRefused(ConfigurationError):
     default_remedy = "Wait for the run that is going on, or resume what is paused."
 
 
+class OtherDatasets(ConfigurationError):
+    """A mapping leads to other datasets than those that plan or links are about."""
+
+    code = "run.other_datasets"
+    default_remedy = "Set the mapping back, and make a new mapping and rule for the other datasets."
+
+
 class NotWaiting(RunRefused):
     """Somebody wants to decide about a plan that does not wait for a decision."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from apps.connectors.errors import RecordError
 from apps.connectors.types import NeutralType
@@ -21,7 +21,15 @@ from apps.engine.codec import encode_images, encode_keys
 from apps.engine.program import LEFT_KEY, RIGHT_KEY
 from apps.engine.types_sql import key_text
 from apps.ledger.models import Change, Conflict, Link, Rejection
-from apps.ledger.selectors import ChangeFilter, key_hash, record_changes, run_changes
+from apps.ledger.selectors import (
+    ChangeFilter,
+    key_hash,
+    links_named,
+    record_changes,
+    rule_masks,
+    run_changes,
+)
+from apps.mappings.masking import CLEAR, Mask
 from apps.rules.models import Rule
 from apps.rules.schedule import due_times
 from apps.rules.selectors import rules
@@ -29,10 +37,15 @@ from apps.runs.models import ACTIVE_STATUSES, RunStatus
 from apps.runs.services.context import RunContext, load_context
 from apps.runs.services.reading import Image, SideReader, live_images
 from apps.runs.services.requesting import unsaved_run
+from apps.runs.services.scope import KeyPair
 from apps.runs.services.views import LeftViews
 
 if TYPE_CHECKING:
     from apps.accounts.models import User
+
+
+MOST_OPENED = 1_000
+"""Ambiguous matches that are looked into for one record, the newest."""
 
 
 class Reason(StrEnum):
@@ -47,6 +60,7 @@ class Reason(StrEnum):
     MOVED = "moved"
     SKIPPED = "skipped"
     HELD = "held"
+    DELETED = "deleted"
     RUNNING = "running"
     NOT_DUE = "not_due"
     PAUSED = "paused"
@@ -75,7 +89,8 @@ class RecordNow:
 
     left: its left fields; left_view: what the right side would hold if the left had its way (None
     where it is left out or rejected); right: the mapped right fields; left_out: by the filter;
-    problems: sentences of what keeps it out.
+    problems: sentences of what keeps it out; is_equal: whether both sides hold the same, under the
+    mapping.
     """
 
     left_key: str
@@ -86,30 +101,49 @@ class RecordNow:
     left_out: bool = False
     problems: tuple[str, ...] = ()
 
-    @property
-    def is_equal(self) -> bool:
-        """Whether both sides hold the same, under the mapping."""
-        return self.left_view is not None and self.left_view == self.right
+    is_equal: bool = False
+
+    def masked(self, mask: Mask) -> RecordNow:
+        """The same as a face shows it."""
+        images = ((self.left, "left"), (self.left_view, "right"), (self.right, "right"))
+        return replace(
+            self,
+            left=mask.image(self.left, "left"),
+            left_view=mask.image(self.left_view, "right"),
+            right=mask.image(self.right, "right"),
+            problems=tuple(mask.text(problem, "", *images) for problem in self.problems),
+        )
 
 
-def record_now(rule: Rule, key: str, *, actor: User | None) -> RecordNow:
+def record_now(
+    rule: Rule, key: str | KeyPair, *, actor: User | None, revealed: bool = False
+) -> RecordNow:
     """Read one record from both sides and run the rule's program over it.
 
-    key: a canonical key text or the plain value of a key of one field; of either side.
-    Raises PermissionDenied and the errors of the sources.
+    key: a canonical key text or the plain value of a key of one field, of either side; or the
+    canonical keys of both sides, empty where unknown; revealed: with its personal values, which a
+    person has asked for with a reason. Raises PermissionDenied and the errors of the sources.
     """
     require(actor, rules, "view", rule)
-    return _record_now(load_context(unsaved_run(rule)), key)
+    found = _record_now(load_context(unsaved_run(rule)), key)
+    return found.masked(_mask(rule, revealed))
 
 
-def _record_now(context: RunContext, key: str) -> RecordNow:
-    left_key, right_key = _both_keys(context, key)
+def _mask(rule: Rule, revealed: bool) -> Mask:
+    return CLEAR if revealed else rule_masks([rule.pk])[rule.pk]
+
+
+def _record_now(context: RunContext, key: str | KeyPair) -> RecordNow:
+    rule_id = context.run.rule_id
+    is_plain = isinstance(key, str)
+    left_key, right_key = _both_keys(context, key) if is_plain else _completed(rule_id, *key)
     fields = {name: context.left.field(name).type for name in context.left_fields}
     left = _live(context.left_reader, fields, left_key)
     view, target, left_out, problems = _viewed(context, left_key) if left else _NO_VIEW
     right_key = right_key or target
     right = _live(context.right_reader, context.mapped_types, right_key)
-    return RecordNow(left_key, right_key, left, view, right, left_out, problems)
+    is_equal = view is not None and view == right
+    return RecordNow(left_key, right_key, left, view, right, left_out, problems, is_equal)
 
 
 def _live(reader: SideReader, types: dict[str, NeutralType], key: str) -> Image | None:
@@ -141,13 +175,18 @@ def _viewed(context: RunContext, left_key: str) -> tuple[Image | None, str, bool
     return _NO_VIEW
 
 
-def _both_keys(context: RunContext, key: str) -> tuple[str, str]:
+def _completed(rule_id: UUID, left_key: str, right_key: str) -> KeyPair:
+    """Both keys, where a link knows the one that is missing."""
+    if not (left_key and right_key):
+        for link in links_named(rule_id, left_key=left_key, right_key=right_key):
+            return link.left_key, link.right_key
+    return left_key, right_key
+
+
+def _both_keys(context: RunContext, key: str) -> KeyPair:
     """Left and right key of a record that somebody names by either; empty where unknown."""
     for text in _key_texts(key):
-        hashed = key_hash(text)
-        links = Link.objects.filter(rule_id=context.run.rule_id)
-        link = links.filter(Q(left_hash=hashed) | Q(right_hash=hashed)).order_by("pk").first()
-        if link is not None:
+        for link in links_named(context.run.rule_id, left_key=text, right_key=text):
             return link.left_key, link.right_key
     for text in _key_texts(key):
         for reader, place in ((context.left_reader, 0), (context.right_reader, 1)):
@@ -176,27 +215,32 @@ def _keys_there(reader: SideReader, text: str) -> str:
     return ""
 
 
-def explain_record(rule: Rule, key: str, *, actor: User | None) -> list[Finding]:
+def explain_record(
+    rule: Rule, key: str | KeyPair, *, actor: User | None, revealed: bool = False
+) -> list[Finding]:
     """Why this record is, or is not, in step; the most telling finding first, never none.
 
-    key: as `record_now` takes it. Raises PermissionDenied and the errors of the sources.
+    key, revealed: as `record_now` takes them. Raises PermissionDenied and the errors of the
+    sources.
     """
     require(actor, rules, "view", rule)
-    return _Explanation(rule, key).findings()
+    return _Explanation(rule, key, _mask(rule, revealed)).findings()
 
 
 class _Explanation:
     """Asks one place after the other."""
 
-    def __init__(self, rule: Rule, key: str) -> None:
+    def __init__(self, rule: Rule, key: str | KeyPair, mask: Mask) -> None:
         self.rule = rule
-        self.now = _record_now(load_context(unsaved_run(rule)), key)
+        self.mask = mask
+        self.now = _record_now(load_context(unsaved_run(rule)), key).masked(mask)
 
     def findings(self) -> list[Finding]:
         steps = (
             self._conflicts,
             self._waiting,
             self._held,
+            self._deleted,
             self._as_it_is,
             self._rejections,
             self._last_change,
@@ -214,8 +258,10 @@ class _Explanation:
         return wanted & Q(rule_id=self.rule.pk)
 
     def _conflicts(self) -> Iterator[Finding]:
-        waiting = (Conflict.State.OPEN, Conflict.State.DECIDED)
-        for conflict in Conflict.objects.filter(self._hashes(), state__in=waiting):
+        waiting = Conflict.objects.filter(
+            rule_id=self.rule.pk, state__in=(Conflict.State.OPEN, Conflict.State.DECIDED)
+        )
+        for conflict in [*waiting.filter(self._hashes()), *self._candidacies(waiting)]:
             fields = f" ({', '.join(conflict.field_names)})" if conflict.field_names else ""
             sentence = f"It is parked in a conflict: {conflict.get_kind_display().lower()}{fields}."
             if conflict.state == Conflict.State.DECIDED:
@@ -223,6 +269,13 @@ class _Explanation:
             yield Finding(
                 Reason.CONFLICT, sentence, run_id=conflict.run_id, conflict_id=conflict.pk
             )
+
+    def _candidacies(self, waiting: QuerySet[Conflict]) -> Iterator[Conflict]:
+        """Where it is one of those that a record may be: their keys are sealed."""
+        matches = waiting.filter(kind=Conflict.Kind.MATCH).order_by("-pk")
+        for conflict in matches[:MOST_OPENED] if self.now.right_key and not self._links() else ():
+            if self.now.right_key in conflict.candidates:
+                yield conflict
 
     def _waiting(self) -> Iterator[Finding]:
         run = self.rule.runs.filter(status=RunStatus.WAITING).first()
@@ -239,17 +292,42 @@ class _Explanation:
             )
 
     def _held(self) -> Iterator[Finding]:
-        for link in Link.objects.filter(self._hashes(), state=Link.State.HELD):
-            yield Finding(
-                Reason.HELD,
-                "It was put back by an undo, and is left alone until somebody edits it again.",
-                run_id=link.run_id,
-            )
+        for link in self._links():
+            if link.state == Link.State.HELD:
+                yield Finding(
+                    Reason.HELD,
+                    "It was put back by an undo, and is left alone until somebody edits it again.",
+                    run_id=link.run_id,
+                )
+
+    def _deleted(self) -> Iterator[Finding]:
+        """One side has deleted it, and by the rule's policy the other one keeps it."""
+        record, rule = self.now, self.rule
+        for link in self._links():
+            if link.state == Link.State.MARKED:
+                text = "It is marked as deleted, and stays so until it is back on the other side."
+                yield Finding(Reason.DELETED, text, run_id=link.run_id)
+            elif link.state == Link.State.LIVE and self._is_kept():
+                gone = "left" if record.left is None else "right"
+                text = f"The {gone} side has deleted it; the rule '{rule.name}' ignores that."
+                yield Finding(Reason.DELETED, text, run_id=link.run_id)
+
+    def _is_kept(self) -> bool:
+        record, rule = self.now, self.rule
+        if record.left is None:
+            return record.right is not None and rule.on_delete == Rule.OnDelete.IGNORE
+        ignores = rule.on_right_delete == Rule.OnDelete.IGNORE
+        return record.right is None and rule.direction == Rule.Direction.TWO_WAY and ignores
+
+    def _links(self) -> list[Link]:
+        keys = {"left_key": self.now.left_key, "right_key": self.now.right_key}
+        return links_named(self.rule.pk, **keys)
 
     def _as_it_is(self) -> Iterator[Finding]:
         record = self.now
         if record.left is None and record.right is None:
-            yield Finding(Reason.NEVER_SEEN, "Neither side has a record with this key.")
+            nowhere = "Neither side has a" if record.left_key else "The right side has no"
+            yield Finding(Reason.NEVER_SEEN, f"{nowhere} record with this key.")
         elif record.left is None and self.rule.direction != Rule.Direction.TWO_WAY:
             yield Finding(Reason.NEVER_SEEN, "The left side has no record with this key.")
         if record.left_out:
@@ -260,12 +338,15 @@ class _Explanation:
             yield Finding(Reason.REJECTED, f"As it is now it would be rejected: {problem}.")
 
     def _rejections(self) -> Iterator[Finding]:
-        if not self.now.left_key:
-            return
+        wanted = Q(pk__in=())
+        for side in ("left_key", "right_key"):
+            key = getattr(self.now, side)
+            wanted |= Q(**{side: key}) if key else Q(pk__in=())
         open_ones = Rejection.objects.filter(
-            rule_id=self.rule.pk, left_key=self.now.left_key, state=Rejection.State.OPEN
+            wanted, rule_id=self.rule.pk, state=Rejection.State.OPEN
         )
         for rejection in open_ones:
+            rejection.mask = self.mask
             check = f" (check '{rejection.check_name}')" if rejection.check_name else ""
             by_side = rejection.stage == Rejection.Stage.WRITE
             yield Finding(
@@ -284,7 +365,12 @@ class _Explanation:
 
     def _yet_to_come(self) -> Iterator[Finding]:
         """Both sides differ, and nothing stands in the way but time."""
-        if self.now.is_equal or self.now.left_out or self.now.problems:
+        record = self.now
+        if record.left is None and (record.right is None or self._is_foreign()):
+            return
+        if self._is_kept() or any(link.state == Link.State.MARKED for link in self._links()):
+            return
+        if record.is_equal or record.left_out or record.problems:
             return
         active = self.rule.runs.filter(status__in=ACTIVE_STATUSES).first()
         if active is not None:
@@ -300,11 +386,14 @@ class _Explanation:
             text = "Both sides differ; the rule runs only when somebody starts it."
             yield Finding(Reason.DIFFERS, text)
 
+    def _is_foreign(self) -> bool:
+        """A right record that a rule of one direction does not own: it stays as it is."""
+        return self.rule.direction != Rule.Direction.TWO_WAY and not self._links()
+
     def _in_step(self) -> Finding:
-        link = Link.objects.filter(self._hashes()).first()
-        if link is None:
-            return Finding(Reason.IN_STEP, "Both sides are equal, without a link yet.")
-        return Finding(Reason.IN_STEP, "Both sides are in step.", run_id=link.run_id)
+        for link in self._links():
+            return Finding(Reason.IN_STEP, "Both sides are in step.", run_id=link.run_id)
+        return Finding(Reason.IN_STEP, "Both sides are equal, without a link yet.")
 
 
 _OUTCOMES = {

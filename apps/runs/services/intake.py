@@ -54,7 +54,7 @@ class Intake:
     _open: pa.Array = field(init=False)
 
     def __post_init__(self) -> None:
-        self._open = pa.array(open_rejection_keys(self.session.run.rule_id), pa.string())
+        self._open = pa.array(list(open_rejection_keys(self.session.run.rule_id)), pa.string())
 
     def take(self, batches: Batches, *, moves_cursor: bool = False) -> None:
         """moves_cursor: these are all records of the window, so that the cursor may move on.

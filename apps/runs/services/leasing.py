@@ -22,11 +22,13 @@ from uuid import UUID
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q
+from django.db.models.functions import Coalesce
 
 from apps.connectors.errors import LeaseLost
 from apps.core.clock import now
 from apps.runs.models import Partition
 from apps.runs.services.errors import RunCancelled
+from apps.runs.services.places import Place, are_free, places_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +39,13 @@ def worker_name() -> str:
 
 @dataclass(slots=True)
 class Lease:
-    """One worker's right to one partition."""
+    """One worker's right to one partition, and to the places that it takes."""
 
     partition_id: UUID
     owner: str
     token: int
     seconds: float
+    places: tuple[Place, ...] = ()
     _renewed: float = field(default_factory=time.monotonic)
     _lost: bool = False
 
@@ -94,25 +97,32 @@ class Lease:
 
 
 def acquire(partition_id: UUID, owner: str | None = None) -> Lease | None:
-    """Take the partition if it waits for work and nobody holds it."""
+    """Take the partition if it waits for work, nobody holds it and limits leave it a place.
+
+    One that finds no place waits for it: whoever leaves one sends it again (`places.offer`).
+    """
     moment = now()
     seconds = float(settings.LOCKSTEP["LEASE_SECONDS"])
     name = owner or worker_name()
     free = Q(lease_until=None) | Q(lease_until__lt=moment)
     due = Q(not_before=None) | Q(not_before__lte=moment)
+    places = places_of(partition_id)
+    waiting = Partition.objects.filter(free, due, pk=partition_id, state__in=Partition.WORKABLE)
     with transaction.atomic():
-        taken = (
-            Partition.objects.filter(free, due, pk=partition_id, state__in=Partition.WORKABLE)
-        ).update(
+        if places and not are_free(places, moment):
+            waiting.update(place_wanted_at=Coalesce(F("place_wanted_at"), moment))
+            return None
+        taken = waiting.update(
             owner=name,
             token=F("token") + 1,
             attempts=F("attempts") + 1,
             lease_until=moment + timedelta(seconds=seconds),
+            place_wanted_at=None,
         )
         if not taken:
             return None
         token = Partition.objects.values_list("token", flat=True).get(pk=partition_id)
-    return Lease(partition_id, name, token, seconds)
+    return Lease(partition_id, name, token, seconds, places)
 
 
 def release(lease: Lease, **values: Any) -> bool:

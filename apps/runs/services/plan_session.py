@@ -8,9 +8,11 @@ from typing import Self
 
 import pyarrow as pa
 
+from apps.engine.key_parts import KeyPart
 from apps.ledger.services import RejectedRecord, WorkIdentity, record_rejections
 from apps.runs.models import Partition, Run, RunLog
 from apps.runs.services.context import RunContext, load_context
+from apps.runs.services.cutting import part_of
 from apps.runs.services.leasing import Lease
 from apps.runs.services.logs import log
 from apps.runs.services.programs import lookups_for
@@ -23,18 +25,19 @@ COUNTED = (
 
 @dataclass(slots=True)
 class PlanSession:
-    """One partition being planned under its lease."""
+    """One partition being planned under its lease. part: the records that it covers."""
 
     partition: Partition
     lease: Lease
     context: RunContext
     lookups: dict[str, pa.Table]
+    part: KeyPart = field(default_factory=KeyPart)
     counters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
 
     @classmethod
     def begin(cls, partition: Partition, lease: Lease) -> Self:
-        context = load_context(partition.run)
-        return cls(partition, lease, context, lookups_for(context))
+        context = load_context(partition.run, lease)
+        return cls(partition, lease, context, lookups_for(context), part_of(context, partition))
 
     @property
     def run(self) -> Run:
@@ -47,6 +50,11 @@ class PlanSession:
     def note(self, message: str, level: RunLog.Level = RunLog.Level.INFO) -> None:
         """Append a line to the run's log."""
         log(self.run, message, level=level, partition=self.partition.number)
+
+    def restart(self) -> None:
+        """Count from nothing again."""
+        self.counters.update(dict.fromkeys(self.counters, 0))
+        self.show_progress()
 
     def show_progress(self) -> None:
         """Write the counters; what is unchanged is known at the end only."""

@@ -7,7 +7,7 @@ A partition that is planned again (its worker was lost) forgets its first plan b
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +18,6 @@ from apps.engine.spec import DeletePolicy, Delta
 from apps.ledger.selectors import (
     decisions_for,
     link_batches,
-    link_table,
     links_of_left,
     links_of_right,
 )
@@ -31,12 +30,15 @@ from apps.ledger.services import (
 )
 from apps.runs.models import Partition, Run, RunLog
 from apps.runs.services.carrying import carried_keys
+from apps.runs.services.checksumming import Checksummed, checksum_scope
 from apps.runs.services.decisions import as_planner_takes_them
 from apps.runs.services.intake import Intake
 from apps.runs.services.leasing import Lease
+from apps.runs.services.loading import load
+from apps.runs.services.narrowing import Narrowing, narrow, uncounted
 from apps.runs.services.plan_session import PlanSession
 from apps.runs.services.programs import transformer
-from apps.runs.services.reading import Batches, links_in_range, range_over
+from apps.runs.services.reading import Batches
 from apps.runs.services.replaying import replayed_batches
 from apps.runs.services.scope import keys_in_scope
 from apps.runs.services.storing import (
@@ -65,20 +67,27 @@ class OneWayPlan:
         self.absent = Absent((), ())
 
         self.keys = keys_in_scope(session.partition)
+        self.narrowing: Narrowing | None = None
+        self.checksummed: Checksummed | None = None
 
     @property
     def complete(self) -> bool:
         """Whether all records of the partition's range are read."""
         cursor = self.context.rule.delta is Delta.CURSOR and bool(self.run.cursor_from)
-        return not (cursor or self.run.rejection_ids) and self.keys is None
+        part = cursor or self.run.rejection_ids
+        return not part and self.keys is None and self.narrowing is None
 
     @property
     def knows_absence(self) -> bool:
         """Whether a record that is not met is known to be gone."""
-        return self.complete or self.run.sweep or self.keys is not None
+        scope = self.keys is not None or self.narrowing is not None
+        return self.complete or self.run.sweep or scope
 
     def execute(self) -> None:
         session = self.session
+        if self.complete and self.run.lane != Run.Lane.STREAM:
+            self.checksummed = checksum_scope(session)
+            self.narrowing = self.checksummed.narrowing() if self.checksummed else narrow(session)
         planner = Planner(
             self.context.mapping,
             self.context.rule,
@@ -90,10 +99,15 @@ class OneWayPlan:
             if self.context.rule.on_delete is DeletePolicy.APPROVE:
                 planner.add_decisions(as_planner_takes_them(decisions_for(self.run.rule_id)))
             intake = Intake(session, planner, program, remember=not self.complete)
-            self._read_left(intake)
-            self._read_right(planner, intake)
+            if self.narrowing is not None:
+                with nullcontext() if self.checksummed else uncounted(session):
+                    self._read_candidates(self.narrowing, planner, intake)
+            else:
+                self._read_left(intake)
+                self._read_right(planner, intake)
             summary = planner.plan()
-            refused = self._store(planner, first_links=summary.linked == 0)
+            first_links = summary.linked == 0 and self.narrowing is None
+            refused = self._store(planner, first_links=first_links)
             self._finish(summary, intake, refused)
 
     def _read_left(self, intake: Intake) -> None:
@@ -106,8 +120,7 @@ class OneWayPlan:
             intake.take(batches, moves_cursor=False)
             return
         if self.complete:
-            key_range = range_over(self.session.partition, self.session.partition.range_field)
-            batches = reader.everything(context.left_fields, key_range)
+            batches = reader.everything(context.left_fields, self.session.part.left)
             intake.take(batches, moves_cursor=True)
             return
         name = context.rule.cursor_field
@@ -117,6 +130,16 @@ class OneWayPlan:
         if run.sweep:
             keys |= set(self._sweep())
         intake.take(context.left_by_key(sorted(keys - intake.seen)))
+
+    def _read_candidates(self, found: Narrowing, planner: Planner, intake: Intake) -> None:
+        """Read again, by key, what the first read of both sides did not find in step."""
+        planner.add_rejected(found.rejected)
+        intake.seen |= {left for left, _ in found.rejected if left}
+        self._read_keys(intake, found.left_keys)
+        planner.add_rejected(found.vanished(intake.seen))
+        intake.passed |= found.passed
+        intake.cursor = found.cursor
+        self._read_right(planner, intake)
 
     def _read_keys(self, intake: Intake, keys: list[str]) -> None:
         """Read just these left records; what is not there any more is absent."""
@@ -140,31 +163,30 @@ class OneWayPlan:
             keys = self._candidate_links(planner, intake)
             self._add_right(planner, reader.by_key(fields, keys))
             return
-        part, key = self.session.partition, self.context.mapping.key[0]
-        key_type = self.context.right.field(key).type
+        part = self.session.part
         for links in link_batches(self.run.rule_id):
-            planner.add_links(links_in_range(links, part, key_type))
+            planner.add_links(part.of_links(links))
         if self.run.lane != Run.Lane.STREAM:
-            self._add_right(planner, reader.everything(fields, range_over(part, key)))
+            self._add_right(planner, reader.everything(fields, part.right))
 
     def _candidate_links(self, planner: Planner, intake: Intake) -> list[str]:
         """Add the links of the candidates; returns the right keys to compare."""
-        links = links_of_left(self.run.rule_id, sorted(intake.seen))
-        gone = link_table(list(zip(self.absent.left_keys, self.absent.right_keys, strict=True)))
-        links = pa.concat_tables([links, gone])
+        known = intake.seen | set(self.absent.left_keys)
+        links = links_of_left(self.run.rule_id, sorted(known))
         planner.add_links(links)
-        others = links_of_right(self.run.rule_id, sorted(intake.candidates))
+        others = links_of_right(self.run.rule_id, sorted(intake.candidates), but=known)
         ours = pa.array(links.column("left_key").to_pylist(), pa.string())
         strange = pc.invert(pc.is_in(others.column("left_key"), value_set=ours))
         planner.add_other_links(others.filter(strange))
         return sorted({*intake.candidates, *links.column("right_key").to_pylist()} - {None})
 
     def _add_right(self, planner: Planner, batches: Batches) -> None:
+        known_unread = self.narrowing is not None and self.narrowing.unread_right > 0
         with closing(batches):
             for batch in batches:
                 self.session.lease.check()
                 planner.add_right(batch.records)
-                for item in batch.rejected:
+                for item in () if known_unread else batch.rejected:
                     planner.add_rejected([(None, None)])  # nothing is deleted for absence
                     message = f"A target record cannot be read: {item.code} {item.field}"
                     self.session.note(message, RunLog.Level.WARNING)
@@ -174,7 +196,8 @@ class OneWayPlan:
         session, context = self.session, self.context
         changes = planner.changes(STORE_ROWS)
         whole = with_whole_deletes(changes, context.right_reader, context.right_types, "right")
-        store_plan(session, whole, planner.plan().changes)
+        is_first = self.run.lane == Run.Lane.STREAM
+        store_plan(session, whole, planner.plan().changes, first_links=is_first)
         refused = store_refused(session, planner)
         if self.run.is_dry:
             return refused
@@ -199,15 +222,17 @@ class OneWayPlan:
                 resolve_conflicts(work.rule_id, work.run_id, left_keys=keys)
 
     def _finish(self, summary: PlanSummary, intake: Intake, refused: set[str]) -> None:
-        session = self.session
-        session.counters["unchanged"] = summary.unchanged
+        session, found = self.session, self.narrowing
+        session.counters["unchanged"] = summary.unchanged + (found.equal if found else 0)
+        if self.checksummed is not None:  # everything was compared, though little was read
+            session.counters["read"] = self.checksummed.left_rows
         session.counters["conflicts"] = summary.asked
         session.counters["warnings"] += sum(summary.warnings.values())
         updates = summary.updates + summary.marks
         finish_plan(
             session,
             passed=intake.passed - refused,
-            seen=(intake.seen, set()),
+            seen=(intake.seen if found is None else set(), set()),
             held_back=summary.reason if summary.deletes_held_back else self.held_back,
             cursor=intake.cursor,
             planned={
@@ -228,6 +253,8 @@ def plan(partition: Partition, lease: Lease) -> None:
     session = PlanSession.begin(partition, lease)
     if partition.run.kind == Run.Kind.UNDO:
         UndoPlan(session).execute()
+    elif load(session):
+        return
     elif session.context.two_way is not None:
         TwoWayPlan(session).execute()
     else:

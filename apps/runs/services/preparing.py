@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import pairwise
-
-from django.conf import settings
 
 from apps.connectors.base import ReadRequest
-from apps.connectors.types import Kind
 from apps.core.clock import now
-from apps.engine.spec import CheckKind, Delta
-from apps.ledger.selectors import has_crossed_links, has_links
+from apps.engine.spec import Delta
+from apps.ledger.selectors import has_links
 from apps.runs.models import Checkpoint, Partition, Run, RunStatus
 from apps.runs.services.context import (
     RunContext,
@@ -24,7 +20,10 @@ from apps.runs.services.context import (
     require_writable,
 )
 from apps.runs.services.cursors import with_lag
-from apps.runs.services.dispatching import dispatch
+from apps.runs.services.cutting import Cut, cut_run, whole
+from apps.runs.services.dispatching import dispatch_run
+from apps.runs.services.errors import OtherDatasets
+from apps.runs.services.lanes import choose_lane, why_no_load
 from apps.runs.services.leasing import Lease
 from apps.runs.services.logs import log
 
@@ -33,8 +32,9 @@ def prepare(partition: Partition, lease: Lease) -> None:
     """Decide lane, window and partitions of a run, and let its partitions be planned."""
     run = partition.run
     require_unpaused(run)
-    context = load_context(run)
+    context = load_context(run, lease)
     require_writable(context)
+    _require_linked_datasets(context)
     window = choose_window(context)
     right_empty = _is_empty(context)
     run.started_at = run.started_at or now()
@@ -47,22 +47,11 @@ def prepare(partition: Partition, lease: Lease) -> None:
         or len(run.selection)
         or (context.left.row_count if window.complete else None)
     )
-    bounds = choose_bounds(context, right_empty) if window.complete else []
-    edges = [None, *bounds, None]
-    parts = [
-        Partition(
-            run=run,
-            number=number,
-            kind=Partition.Kind.RECORDS,
-            range_field=context.mapping.left.key[0] if bounds else "",
-            lower=lower,
-            upper=upper,
-        )
-        for number, (lower, upper) in enumerate(pairwise(edges), start=1)
-    ]
+    cut = _choose_cut(context, window, right_empty=right_empty)
+    run.cut_reason = cut.reason
     with lease.transaction():
         run.partitions.filter(kind=Partition.Kind.RECORDS).delete()
-        Partition.objects.bulk_create(parts)
+        Partition.objects.bulk_create(cut.partitions)
         run.status = RunStatus.PLANNING
         run.save(
             update_fields=[
@@ -72,14 +61,50 @@ def prepare(partition: Partition, lease: Lease) -> None:
                 "right_cursor_from",
                 "lane",
                 "lane_reason",
+                "cut_reason",
                 "read_estimate",
                 "status",
                 "updated_at",
             ]
         )
         lease.update(state=Partition.State.DONE, finished_at=now())
-        dispatch([part.pk for part in parts])
-    log(run, f"Lane {run.lane}: {run.lane_reason}; {window.reason}; {len(parts)} partition(s)")
+        dispatch_run(run.pk)
+    log(run, f"Lane {run.lane}: {run.lane_reason}; {window.reason}; {_told(cut)}")
+
+
+def _require_linked_datasets(context: RunContext) -> None:
+    """Links are about the datasets that they were made in: in others they own nothing.
+
+    Raises OtherDatasets when the rule's runs before this one went to others.
+    """
+    run = context.run
+    earlier = Run.objects.filter(rule_id=run.rule_id, mode=Run.Mode.APPLY).exclude(lane="")
+    last = earlier.select_related("version__mapping_version").exclude(pk=run.pk).first()
+    if last is None or not has_links(run.rule_id):
+        return
+    linked, present = last.version.mapping_version.spec(), run.rule.mapping
+    for before, dataset in ((linked.left, present.left), (linked.right, present.right)):
+        if before.is_other_than(dataset.pk):
+            raise OtherDatasets(
+                f"the records that this rule has linked are not those of {dataset}, "
+                "to which its mapping leads now",
+                where=f"rule '{run.rule.name}'",
+            )
+
+
+def _choose_cut(context: RunContext, window: Window, *, right_empty: bool) -> Cut:
+    run = context.run
+    if not window.complete:
+        return whole(run, "")
+    if run.lane in (Run.Lane.RELAY, Run.Lane.STREAM) and not why_no_load(context):
+        return whole(run, "loaded in one transaction")
+    unread = right_empty and run.lane == Run.Lane.STREAM
+    return cut_run(context, right_empty=unread)
+
+
+def _told(cut: Cut) -> str:
+    number = len(cut.partitions)
+    return cut.reason if number > 1 else f"1 partition: {cut.reason or 'a part of the records'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +133,7 @@ def choose_window(context: RunContext) -> Window:
         return Window(False, "", False, f"replaying {len(run.rejection_ids)} rejection(s)")
     if run.mode == Run.Mode.VERIFY or run.trigger == Run.Trigger.REPAIR:
         return Window(True, "", False, "comparing everything, to verify or to repair")
-    if rule.delta is Delta.FULL:
+    if rule.delta is not Delta.CURSOR:
         return Window(True, "", False, "comparing everything")
     checkpoint = Checkpoint.objects.filter(rule=run.rule).first()
     if checkpoint is None or not checkpoint.cursor:
@@ -141,60 +166,9 @@ def _sweep_is_due(context: RunContext, checkpoint: Checkpoint) -> bool:
     return checkpoint.swept_at is None or checkpoint.swept_at < now() - timedelta(minutes=minutes)
 
 
-def choose_lane(context: RunContext, right_empty: bool, *, complete: bool) -> tuple[str, str]:
-    """The cheapest lane that is correct, and why. (The relay lane's door is here.)"""
-    if context.run.kind == Run.Kind.UNDO:
-        return Run.Lane.RECONCILE, "earlier changes are taken back"
-    if context.two_way is not None:
-        return Run.Lane.RECONCILE, "both sides are merged field by field"
-    if complete and right_empty and not has_links(context.run.rule_id):
-        return Run.Lane.STREAM, "the target is empty, so there is nothing to compare with"
-    if complete:
-        return Run.Lane.RECONCILE, "the target has records, so both sides are compared"
-    return Run.Lane.RECONCILE, "only the changed records are compared"
-
-
 def _is_empty(context: RunContext) -> bool:
     names = tuple(context.mapping.key)
     request = ReadRequest(context.right, names, limit=1, batch_rows=1)
     return not any(
         batch.records.num_rows or batch.rejected for batch in context.right_connector.read(request)
     )
-
-
-def _may_partition(context: RunContext) -> bool:
-    """Whether key ranges keep what belongs together.
-
-    Not for two-way rules (a record may be new on either side), not for cursor rules (their parts
-    would be read at different moments, and the cursor of one part says nothing of another), not
-    where a field must be unique over the whole, and not while a link crosses ranges because its
-    two keys differ.
-    """
-    rule = context.rule
-    if context.two_way is not None:
-        return False
-    unique = any(check.kind is CheckKind.UNIQUE for check in rule.checks)
-    return rule.delta is Delta.FULL and not unique and not has_crossed_links(context.run.rule_id)
-
-
-def choose_bounds(context: RunContext, right_empty: bool) -> list[int]:
-    """Bounds of key ranges, where both sides can read ranges of the same integer key."""
-    left, mapping = context.left, context.mapping
-    if not _may_partition(context):
-        return []
-    limit = int(settings.LOCKSTEP["PARTITION_ROWS"])
-    if (left.row_count or 0) <= limit or len(left.key) != 1 or len(mapping.key) != 1:
-        return []
-    pair = next(field for field in mapping.fields if field.right == mapping.key[0])
-    copied = pair.left == left.key[0] and not pair.to_right
-    integers = (
-        left.field(left.key[0]).type.kind is Kind.INTEGER
-        and context.right.field(mapping.key[0]).type.kind is Kind.INTEGER
-    )
-    ranges = context.left_connector.capabilities.key_ranges and (
-        right_empty or context.right_connector.capabilities.key_ranges
-    )
-    if not (copied and integers and ranges):
-        return []
-    parts = -(-(left.row_count or 0) // limit)
-    return list(context.left_connector.split(left, left.key[0], parts))

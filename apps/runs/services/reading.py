@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from apps.connectors.base import (
     Connector,
     CursorWindow,
     DatasetSchema,
     KeyRange,
+    KeyShare,
     ReadBatch,
     ReadRequest,
 )
 from apps.connectors.types import NeutralType
 from apps.engine.codec import decode_keys, encode_images, encode_keys
-from apps.runs.models import Partition
 from apps.runs.services.cursors import cursor_value
+from apps.runs.services.pacing import Pace
 
 Image = dict[str, str | None]
 """A record as canonical texts by field."""
@@ -29,26 +29,40 @@ Image = dict[str, str | None]
 Batches = Generator[ReadBatch, None, None]
 """Close it (`contextlib.closing`) where reading may stop early: it holds a connection open."""
 
-KEY_READ_ROWS = 2_000
+KEY_READ_ROWS = 20_000
+"""So many keys per request: each opens a connection."""
+
 KEY_SCAN_ROWS = 200_000
 """So many keys per request where the source has no index: each request is a full scan there."""
 
 
 @dataclass(frozen=True, slots=True)
 class SideReader:
-    """How one side is read. key: the fields that its key texts hold, in their order."""
+    """How one side is read. key: the fields that its key texts hold, in their order.
+
+    pace: what every batch is counted against; check: raises where a reader that waits for its
+    pace is to end, if that is not for the pace to say.
+    """
 
     connector: Connector[Any]
     dataset: DatasetSchema
     key: tuple[str, ...]
+    pace: Pace = field(default_factory=Pace)
+    check: Callable[[], None] | None = None
 
     @property
     def key_types(self) -> dict[str, NeutralType]:
         return {name: self.dataset.field(name).type for name in self.key}
 
-    def everything(self, fields: Sequence[str], key_range: KeyRange | None = None) -> Batches:
-        """All records, or those of a key range."""
-        return self._read(ReadRequest(self.dataset, tuple(fields), key_range=key_range))
+    def everything(
+        self,
+        fields: Sequence[str],
+        part: KeyRange | KeyShare | None = None,
+        *,
+        rows: int = 20_000,
+    ) -> Batches:
+        """All records, or those of a part; `rows` of them, at most, in a batch."""
+        return self._read(ReadRequest(self.dataset, tuple(fields), part=part, batch_rows=rows))
 
     def since(self, fields: Sequence[str], cursor_field: str, after: str) -> Batches:
         """Records from a cursor text on."""
@@ -67,27 +81,15 @@ class SideReader:
             yield from self._read(ReadRequest(self.dataset, tuple(fields), keys=table))
 
     def _read(self, request: ReadRequest) -> Batches:
-        yield from self.connector.read(request)
-
-
-def range_over(partition: Partition, field: str) -> KeyRange | None:
-    """The partition's key range over a field of either side, if it has one."""
-    if not partition.range_field:
-        return None
-    return KeyRange(field, partition.lower, partition.upper)
-
-
-def links_in_range(links: pa.Table, partition: Partition, key: NeutralType) -> pa.Table:
-    """The links whose right key, of one field of this type, lies in the partition's range."""
-    if not partition.range_field:
-        return links
-    keys = decode_keys(links.column("right_key").to_pylist(), {"key": key}).column(0)
-    mask = pa.array([True] * len(links))
-    if partition.lower is not None:
-        mask = pc.and_(mask, pc.greater_equal(keys, partition.lower))
-    if partition.upper is not None:
-        mask = pc.and_(mask, pc.less(keys, partition.upper))
-    return links.filter(mask)
+        if not self.pace.is_limited:
+            yield from self.connector.read(request)
+            return
+        rows = self.pace.batch_rows(request.batch_rows, self.dataset)
+        self.pace.wait(self.check)
+        for batch in self.connector.read(replace(request, batch_rows=rows)):
+            self.pace.spend(batch.records.num_rows + len(batch.rejected), batch.records.nbytes)
+            yield batch
+            self.pace.wait(self.check)
 
 
 def live_images(

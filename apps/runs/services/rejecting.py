@@ -69,6 +69,7 @@ def from_check(
         code=item.code,
         message=item.message,
         left_key=item.left_key or "",
+        right_key=item.right_key or "",
         position="" if item.left_key else f"right {item.right_key or ''}".strip(),
         field=item.field,
         check=item.check,
@@ -83,6 +84,7 @@ def from_target(change: PlannedChange, problem: WriteProblem) -> RejectedRecord:
         code=problem.code or "record.invalid",
         message=problem.message,
         left_key=change.left_key,
+        right_key=change.right_key,
         position=f"{change.operation} {change.side} {'' if change.left_key else change.right_key}",
         field=problem.field,
     )

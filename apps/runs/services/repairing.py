@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from apps.core.selectors import require
+from apps.rules.selectors import rules
 from apps.runs.models import Run, RunStatus
 from apps.runs.selectors import runs
 from apps.runs.services.errors import RunRefused
@@ -20,6 +21,7 @@ def propose_repair(run: Run, *, actor: User | None) -> Run:
     run: a verification that found differences. Raises RunRefused and what `request_run` raises.
     """
     require(actor, runs, "view", run)
+    require(actor, rules, "run", run.rule)
     finished = run.status in (RunStatus.SUCCEEDED, RunStatus.PARTIAL)
     if run.mode != Run.Mode.VERIFY or not finished:
         raise RunRefused("this run is no finished verification", remedy="Verify the rule first.")

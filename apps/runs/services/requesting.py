@@ -10,9 +10,12 @@ from uuid import UUID
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 
+from apps.audit.actions import Act
+from apps.audit.services import Subject, record
 from apps.core.clock import now
 from apps.core.selectors import require
 from apps.ledger.models import Rejection
+from apps.ledger.selectors import rejections as scoped_rejections
 from apps.ledger.services import mark_replaying
 from apps.rules.models import Rule
 from apps.rules.selectors import rules as scoped_rules
@@ -27,6 +30,8 @@ from apps.runs.services.logs import log
 
 if TYPE_CHECKING:
     from apps.accounts.models import User
+
+OF_THEMSELVES = frozenset({Run.Trigger.SCHEDULE, Run.Trigger.DEPENDENCY, Run.Trigger.FOLLOW_UP})
 
 
 def request_run(
@@ -80,6 +85,7 @@ def queue_run(
             )
             first = Partition.objects.create(run=run, number=0, kind=Partition.Kind.PREPARE)
             mark_replaying(rejections)
+            _record_request(run, len(rejections))
             dispatch([first.pk])
     except IntegrityError:
         active = Run.objects.filter(rule=rule, status__in=ACTIVE_STATUSES).first()
@@ -88,6 +94,25 @@ def queue_run(
         raise _goes_on(active) from None
     log(run, f"Requested: {run.get_trigger_display().lower()}, version {version.number}")
     return run
+
+
+def _record_request(run: Run, rejections: int) -> None:
+    """What somebody asked for; the runs of schedules are told by the runs themselves."""
+    if run.trigger in OF_THEMSELVES:
+        return
+    act = Act.RUN_REQUESTED
+    if run.kind == Run.Kind.UNDO:
+        act = Act.UNDO_REQUESTED if run.mode == Run.Mode.APPLY else Act.UNDO_PREVIEWED
+    details: dict[str, Any] = {
+        "rule": str(run.rule_id),
+        "version": run.version.number,
+        "mode": run.mode,
+        "trigger": run.trigger,
+    }
+    counts = {"records": len(run.selection), "rejections": rejections}
+    details |= {name: count for name, count in counts.items() if count}
+    subject = Subject.of(run, run.rule.name)
+    record(act, subject, actor=run.requested_by, reason=run.reason, details=details)
 
 
 def unsaved_run(rule: Rule) -> Run:
@@ -109,9 +134,12 @@ def _goes_on(active: Run) -> RunRefused:
 def cancel_run(run: Run, *, actor: User | None) -> None:
     """Ask a run to stop; it does so within a batch. What was written stays written."""
     require(actor, runs, "cancel", run)
-    asked = Run.objects.filter(
-        pk=run.pk, status__in=ACTIVE_STATUSES, cancel_requested_at=None
-    ).update(cancel_requested_at=now(), cancelled_by=actor)
+    with transaction.atomic():
+        asked = Run.objects.filter(
+            pk=run.pk, status__in=ACTIVE_STATUSES, cancel_requested_at=None
+        ).update(cancel_requested_at=now(), cancelled_by=actor)
+        if asked:
+            record(Act.RUN_CANCELLED, Subject.of(run, run.rule.name), actor=actor)
     if asked:
         log(run, "Cancel was requested")
         advance(run.pk)
@@ -122,19 +150,26 @@ def replay_rejections(rejections: Iterable[Rejection], *, actor: User | None) ->
 
     Only open rejections whose record is known can be replayed; the next run reads the others.
     """
-    if actor is not None and not actor.has_perm("ledger.replay_rejection"):
-        raise PermissionDenied("you may not replay rejections")
+    require(actor, scoped_rejections, "replay")
     by_rule: dict[UUID, list[Rejection]] = defaultdict(list)
     for rejection in rejections:
+        require(actor, scoped_rejections, "replay", rejection)
         waits = rejection.state == Rejection.State.OPEN
         if waits and (rejection.left_key or rejection.sealed_record or rejection.sealed_edit):
             by_rule[rejection.rule_id].append(rejection)
-    started = []
+    started, refused = [], []
     for rule_id, chosen in by_rule.items():
         rule = Rule.objects.get(pk=rule_id)
-        started.append(
-            request_run(rule, actor=actor, trigger=Run.Trigger.REPLAY, rejections=chosen)
-        )
+        try:
+            started.append(
+                request_run(rule, actor=actor, trigger=Run.Trigger.REPLAY, rejections=chosen)
+            )
+        except RunRefused as error:
+            refused.append((rule, error))
+    if refused:
+        rule, error = refused[0]
+        begun = f"{len(started)} of {len(by_rule)} replays were started; " if started else ""
+        raise RunRefused(f"{begun}{rule}: {error.message}", remedy=error.remedy) from error
     if not started:
         raise RunRefused(
             "none of these rejections is open and knows its record",

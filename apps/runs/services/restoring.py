@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
+from apps.audit.actions import Act
+from apps.audit.services import Subject, record
 from apps.connectors.errors import Action, LockstepError
 from apps.core.clock import now
-from apps.core.selectors import require
+from apps.core.selectors import require, require_reach
 from apps.core.services import publish
 from apps.rules.models import Rule
 from apps.rules.selectors import rules
@@ -21,6 +24,13 @@ from apps.runs.services.written import UndoScope
 
 if TYPE_CHECKING:
     from apps.accounts.models import User
+
+
+_ACTS = {
+    RestoreRequest.State.APPROVED: Act.RESTORE_APPROVED,
+    RestoreRequest.State.DECLINED: Act.RESTORE_DECLINED,
+    RestoreRequest.State.WITHDRAWN: Act.RESTORE_WITHDRAWN,
+}
 
 
 class RequestClosed(LockstepError):
@@ -41,8 +51,9 @@ def plan_undo(
 ) -> Run:
     """Queue a run that takes back the applied changes of the scope.
 
-    mode: a dry run is the preview. Raises PermissionDenied; RunRefused where there is nothing to
-    take back, where the keys of the rule are others now, or where a run of the rule goes on.
+    mode: a dry run is the preview; `apply_preview` writes what it showed. Raises PermissionDenied;
+    RunRefused where there is nothing to take back, where the keys of the rule are others now, or
+    where a run of the rule goes on.
     """
     _require_undo(rule, scope, actor)
     require_unpaused(rule)
@@ -59,9 +70,19 @@ def plan_undo(
     )
 
 
+def apply_preview(preview: Run, *, actor: User | None, reason: str) -> Run:
+    """Queue the run that takes back what a preview showed, and nothing written after it.
+
+    Raises as `plan_undo`.
+    """
+    scope = replace(UndoScope.from_json(preview.undo_scope), until=preview.created_at)
+    return plan_undo(preview.rule, scope, actor=actor, reason=reason, mode=Run.Mode.APPLY)
+
+
 def _require_undo(rule: Rule, scope: UndoScope, actor: User | None) -> None:
     require(actor, runs, "undo", Run.objects.get(pk=scope.run_id) if scope.run_id else None)
     require(actor, rules, "view", rule)
+    require_reach(actor, "undo", rule)
 
 
 def _undone_run(rule: Rule, scope: UndoScope) -> Run | None:
@@ -99,11 +120,13 @@ def request_restore(
     request = RestoreRequest.objects.create(
         rule=rule,
         run=undone,
-        scope=scope.as_json(),
+        scope=replace(scope, until=now()).as_json(),
         reason=reason.strip()[:500],
         requested_by=actor,
     )
     publish("restore.requested", request.pk, {"rule": str(rule.pk)})
+    subject = Subject.of(request, rule.name)
+    record(Act.RESTORE_REQUESTED, subject, actor=actor, reason=request.reason)
     return request
 
 
@@ -167,3 +190,5 @@ def _decide(
     request.undo = undo
     request.save()
     publish("restore.decided", request.pk, {"state": state.value})
+    subject = Subject.of(request, request.rule.name)
+    record(_ACTS[state], subject, actor=actor, reason=request.note)

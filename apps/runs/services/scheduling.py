@@ -10,8 +10,9 @@ import logging
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from cronsim import CronSimError
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import OuterRef, Q, Subquery
 
 from apps.connectors.errors import LockstepError
 from apps.core.clock import now
@@ -32,7 +33,14 @@ CATCH_UP = (timedelta(days=1), timedelta(days=32), timedelta(days=400))
 
 def tick() -> None:
     """Start what is due, send lost work again, move on what a crash left between two steps."""
-    for step in (redispatch_lost, advance_stranded, expire_plans, start_due_runs):
+    steps = (
+        redispatch_lost,
+        advance_stranded,
+        expire_plans,
+        start_due_runs,
+        start_due_verifications,
+    )
+    for step in steps:
         try:
             step()
         except Exception:
@@ -63,7 +71,7 @@ def start_due_runs(moment: datetime | None = None) -> list[Run]:
     due = {
         rule: due_at
         for rule in scheduled.select_related("mapping__left__source", "mapping__right__source")
-        if (due_at := latest_due(rule, moment)) is not None
+        if (due_at := _due_or_none(rule, moment)) is not None
     }
     started = []
     for rule in _ordered(due):
@@ -71,6 +79,43 @@ def start_due_runs(moment: datetime | None = None) -> list[Run]:
         run = None if waits_for.exists() else _start_due(rule, due[rule])
         if run is not None:
             started.append(run)
+    return started
+
+
+def _due_or_none(rule: Rule, moment: datetime) -> datetime | None:
+    """As `latest_due`; a rule whose schedule cannot be reckoned does not stop the others."""
+    try:
+        return latest_due(rule, moment)
+    except (ValueError, LookupError, ArithmeticError, CronSimError):
+        logger.exception("the schedule of rule %s cannot be reckoned", rule.pk)
+        return None
+
+
+def start_due_verifications(moment: datetime | None = None) -> list[Run]:
+    """Verify each enabled rule whose last verification, or else its enabling, is too long ago.
+
+    While a run of the rule goes on it stays due.
+    """
+    moment = moment or now()
+    if platform_state().paused:
+        return []
+    verified = Run.objects.filter(rule=OuterRef("pk"), mode=Run.Mode.VERIFY).order_by("-created_at")
+    wanted = (
+        Rule.objects.filter(enabled=True, paused=False, verify_hours__isnull=False)
+        .exclude(runs__status__in=ACTIVE_STATUSES)
+        .annotate(verified_at=Subquery(verified.values("created_at")[:1]))
+    )
+    started = []
+    for rule in wanted:
+        last = max(filter(None, (rule.verified_at, rule.schedule_since)), default=rule.created_at)
+        if last + timedelta(hours=rule.verify_hours or 0) > moment:
+            continue
+        try:
+            started.append(
+                request_run(rule, actor=None, mode=Run.Mode.VERIFY, trigger=Run.Trigger.SCHEDULE)
+            )
+        except LockstepError as error:
+            logger.info("rule %s was not verified: %s", rule.pk, error.message)
     return started
 
 

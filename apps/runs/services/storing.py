@@ -13,7 +13,7 @@ from django.conf import settings
 from apps.connectors.types import NeutralType
 from apps.engine.transform import RecordRejection
 from apps.ledger.models import Rejection
-from apps.ledger.selectors import decisions_for
+from apps.ledger.selectors import decisions_for, open_right_rejection_keys
 from apps.ledger.services import close_links, note_passed, withdraw_conflicts
 from apps.ledger.services import store_plan as keep_plan
 from apps.runs.models import Partition, Run
@@ -35,9 +35,20 @@ class Refusing(Protocol):
     def stops(self) -> Iterator[RecordRejection]: ...
 
 
-def store_plan(session: PlanSession, batches: Iterable[pa.Table], total: int) -> int:
-    """Write planned changes, `total` of them, to the ledger; returns how many."""
-    return keep_plan(session.work, batches, total=total, transaction=session.lease.transaction)
+def store_plan(
+    session: PlanSession, batches: Iterable[pa.Table], total: int, *, first_links: bool = False
+) -> int:
+    """Write planned changes, `total` of them, to the ledger; returns how many.
+
+    first_links: the rule has no links yet.
+    """
+    return keep_plan(
+        session.work,
+        batches,
+        total=total,
+        transaction=session.lease.transaction,
+        first_links=first_links and not session.run.is_dry,
+    )
 
 
 def store_refused(session: PlanSession, planner: Refusing) -> set[str]:
@@ -105,9 +116,10 @@ def finish_plan(
     run = session.run
     with session.lease.transaction():
         if not run.is_dry:
-            note_passed(run.rule_id, run.pk, sorted(passed))
+            rights = seen[1].intersection(open_right_rejection_keys(run.rule_id))
+            note_passed(run.rule_id, run.pk, sorted(passed), sorted(rights))
             _withdraw_unmet(session, *seen)
-        _note_on_run(run, held_back, {"cursor_to": cursor, "right_cursor_to": right_cursor})
+        note_cursors(run, {"cursor_to": cursor, "right_cursor_to": right_cursor}, held_back)
         session.lease.update(
             **session.counters, **planned, state=Partition.State.PLANNED, lease_until=None
         )
@@ -128,7 +140,8 @@ def _withdraw_unmet(session: PlanSession, lefts: set[str], rights: set[str]) -> 
     withdraw_conflicts(run.rule_id, run.pk, left_keys=left_keys, right_keys=right_keys)
 
 
-def _note_on_run(run: Run, held_back: str, cursors: dict[str, str]) -> None:
+def note_cursors(run: Run, cursors: dict[str, str], held_back: str = "") -> None:
+    """Keep on the run how far its cursors came, and why deletes are held back."""
     if not (held_back or any(cursors.values())):
         return
     locked = Run.objects.select_for_update().get(pk=run.pk)

@@ -8,17 +8,19 @@ is edited again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
-from apps.connectors.base import Operation
+from apps.connectors.base import DatasetSchema, Operation
 from apps.connectors.types import NeutralType
 from apps.engine.codec import decode_images
 from apps.engine.planning import CHANGES
+from apps.engine.reversing import ReverseChange
 from apps.ledger.models import Change, SegmentPart, Side
 from apps.ledger.selectors import PlannedChange
 from apps.ledger.services import Refusal, settle
@@ -45,6 +47,11 @@ class UndoPlan:
         self.views = LeftViews(session.context, session.lookups)
         self.sequence = 0
         self.stale: list[PlannedChange] = []
+        context = session.context
+        self.unwritten = {
+            Side.LEFT: _plain_fields(context.left_live, context.left_types),
+            Side.RIGHT: _plain_fields(context.right_live, context.right_types),
+        }
         self.planned = dict.fromkeys(
             ("planned_inserts", "planned_updates", "planned_deletes", "planned_left"), 0
         )
@@ -52,7 +59,7 @@ class UndoPlan:
     def execute(self) -> None:
         session, context = self.session, self.context
         scope = UndoScope.from_json(session.run.undo_scope)
-        total = sum(1 for _ in scope.newest_first(session.run.rule_id))
+        total = sum(1 for _ in scope.keys(session.run.rule_id))
         try:
             tables = self._tables(reverses(session.run.rule_id, scope))
             whole = with_whole_deletes(tables, context.right_reader, context.right_types, "right")
@@ -63,7 +70,7 @@ class UndoPlan:
         edited = len(self.stale)
         if session.run.is_dry:
             self._tell_edited()
-            self.planned["stale"] = edited
+            self.planned["stale"] = self.planned.get("stale", 0) + edited
         finish_plan(session, planned=self.planned)
         count = self.sequence - edited
         session.note(f"Planned: {count} records to put back, {edited} edited since")
@@ -80,19 +87,22 @@ class UndoPlan:
         """The reverse changes as the ledger takes them, with the bases to hold."""
         context = self.context
         lefts = self._left_images([item.left_key for item in chunk])
+        chunk = self._with_images(chunk, lefts)
         right_keys = sorted({item.right_key for item in chunk} - {""})
-        rights = live_images(context.right_reader, context.mapped_types, right_keys)
+        whole = live_images(context.right_reader, context.right_types, right_keys)
+        rights = {key: _narrowed(image, context.mapped_types) for key, image in whole.items()}
         views = self._views(lefts)
         after = self._views_after(chunk, lefts)
         rows = []
         for item in chunk:
-            live = (lefts if item.side == Side.LEFT else rights).get(item.change.key)
+            live = (lefts if item.side == Side.LEFT else whole).get(item.change.key)
             base_left: Image | None = views.get(item.left_key)
             base_right: Image | None = rights.get(item.right_key)
             if item.side == Side.LEFT:
                 base_left = after.get(item.change.key_after)
             else:
                 base_right = _right_after(item, base_right, context.mapped_types)
+            item = self._left_empty(item)
             own_only = not item.alone
             if context.two_way is not None and item.change.operation is Operation.UPDATE:
                 own_only = True
@@ -100,6 +110,36 @@ class UndoPlan:
             rows.append(self._row(item, base_left, base_right, own_only=own_only))
             self._count(item, rows[-1], is_edited=_is_edited(item, live))
         return rows
+
+    def _with_images(self, chunk: Sequence[Reverse], lefts: dict[str, Image]) -> Sequence[Reverse]:
+        """The same, but a record whose values passed unseen (a relay) must be as the left is now.
+
+        Where the left record is gone, nobody knows what was written: it counts as edited since.
+        """
+        unseen = [item for item in chunk if is_unseen(item.change)]
+        if not unseen:
+            return chunk
+        views = self._views({i.left_key: lefts[i.left_key] for i in unseen if i.left_key in lefts})
+        known = [
+            replace(item, change=replace(item.change, before=views[item.left_key]))
+            if item.left_key in views and is_unseen(item.change)
+            else item
+            for item in chunk
+        ]
+        told = [item for item in known if not is_unseen(item.change)]
+        self.planned["stale"] = self.planned.get("stale", 0) + len(known) - len(told)
+        return told
+
+    def _left_empty(self, item: Reverse) -> Reverse:
+        """An insert left the fields empty that it did not write: whoever filled them has edited.
+
+        Of fields with a default nobody knows what the insert left in them.
+        """
+        if item.change.operation is not Operation.DELETE or item.change.before is None:
+            return item
+        unwritten = self.unwritten[item.side] - item.change.before.keys()
+        before = {**item.change.before, **dict.fromkeys(unwritten)}
+        return replace(item, change=replace(item.change, before=before))
 
     def _row(
         self, item: Reverse, left: Image | None, right: Image | None, *, own_only: bool
@@ -171,10 +211,30 @@ class UndoPlan:
         return views
 
 
+def is_unseen(change: ReverseChange) -> bool:
+    """Whether it takes back an insert whose values nobody has kept."""
+    return change.operation is Operation.DELETE and not change.before
+
+
+def _plain_fields(schema: DatasetSchema, types: Mapping[str, NeutralType]) -> set[str]:
+    """The fields of a side that are empty where an insert does not write them."""
+    return {
+        field.name
+        for field in schema.fields
+        if field.name in types
+        and field.nullable
+        and not (field.has_default or field.server_assigned or field.generated)
+    }
+
+
 def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
     rest = iter(items)
     while chunk := list(islice(rest, CHUNK)):
         yield chunk
+
+
+def _narrowed(image: Image, types: Mapping[str, NeutralType]) -> Image:
+    return {name: image[name] for name in types if name in image}
 
 
 def _right_after(item: Reverse, live: Image | None, types: dict[str, NeutralType]) -> Image | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from apps.core.clock import now
 from apps.ledger.models import Change, Side
@@ -13,6 +12,7 @@ from apps.runs.services.context import RunContext, load_context
 from apps.runs.services.leasing import Lease
 from apps.runs.services.logs import log
 from apps.runs.services.reading import live_images
+from apps.sources.services import note_row_count
 
 SAMPLE = 1_000
 Image = dict[str, str | None]
@@ -21,7 +21,7 @@ Image = dict[str, str | None]
 def verify(partition: Partition, lease: Lease) -> None:
     """Compare a sample of applied changes with what is there now; remember the counts."""
     run = partition.run
-    context = load_context(run)
+    context = load_context(run, lease)
     sample = applied_sample(run.pk, SAMPLE)
     sampled = equal = 0
     for side in Side:
@@ -30,30 +30,38 @@ def verify(partition: Partition, lease: Lease) -> None:
         found = _found(context, side, expected)
         sampled += len(expected)
         equal += sum(found.get(key) == image for key, image in expected.items())
-    accuracy: dict[str, Any] = {
-        "sampled": sampled,
-        "equal": equal,
-        "linked": link_count(run.rule_id),
+    counted = _counted(context) if run.sees_everything else {}
+    mapping = run.rule.mapping
+    with lease.transaction():
+        note_row_count(mapping.right, counted.get("target"))
+        note_row_count(mapping.left, counted.get("source", context.left_live.row_count))
+        accuracy = {"sampled": sampled, "equal": equal, **counted}
+        Run.objects.filter(pk=run.pk).update(accuracy=accuracy)
+        lease.update(state=Partition.State.DONE, finished_at=now(), lease_until=None)
+    totals = f"; {counted['linked']} linked, {counted['target']} in the target" if counted else ""
+    log(
+        run,
+        f"Verified: {equal} of {sampled} sampled records are as written{totals}",
+        level=RunLog.Level.WARNING if equal < sampled else RunLog.Level.INFO,
+    )
+
+
+def _counted(context: RunContext) -> dict[str, int | None]:
+    """How many records and links there are: after a run that looked at all of them anyway."""
+    counted = {
+        "linked": link_count(context.run.rule_id),
         "target": context.right_connector.count(context.right),
     }
     if context.two_way is not None:
-        accuracy["source"] = context.left_connector.count(context.left)
-    with lease.transaction():
-        Run.objects.filter(pk=run.pk).update(accuracy=accuracy)
-        lease.update(state=Partition.State.DONE, finished_at=now(), lease_until=None)
-    log(
-        run,
-        f"Verified: {equal} of {sampled} sampled records are as written; "
-        f"{accuracy['linked']} linked, {accuracy['target']} in the target",
-        level=RunLog.Level.WARNING if equal < sampled else RunLog.Level.INFO,
-    )
+        counted["source"] = context.left_connector.count(context.left)
+    return counted
 
 
 def _expected(changes: Sequence[Change]) -> dict[str, Image]:
     """What each record must hold, by key: its fields as the newest change left them."""
     expected: dict[str, Image] = {}
     for change in changes:
-        _, after = change.images()
+        _, after = change.images_in_clear()
         expected[change.key_now] = {**(after or {}), **expected.get(change.key_now, {})}
     return expected
 

@@ -17,10 +17,14 @@ from apps.core.clock import now
 from apps.runs.models import Partition, Run, RunLog
 from apps.runs.services.advancing import advance
 from apps.runs.services.applying import apply
+from apps.runs.services.context import forget_context
+from apps.runs.services.dispatching import send_next
 from apps.runs.services.ending import fail
 from apps.runs.services.errors import RunCancelled, RunRefused
 from apps.runs.services.leasing import Lease, acquire, heartbeat, release
+from apps.runs.services.loading import resume_relay
 from apps.runs.services.logs import log
+from apps.runs.services.places import offer
 from apps.runs.services.planning import plan
 from apps.runs.services.preparing import prepare
 from apps.runs.services.verifying import verify
@@ -45,12 +49,22 @@ def work(partition_id: UUID) -> bool:
     partition = Partition.objects.select_related(
         "run__rule__mapping__left__source", "run__rule__mapping__right__source", "run__version"
     ).get(pk=partition_id)
+    if partition.cut:
+        send_next(partition.run_id)
+    if _do_step(partition, lease):
+        advance(partition.run_id)
+        offer(lease.places)
+    return True
+
+
+def _do_step(partition: Partition, lease: Lease) -> bool:
+    """Do the step, and handle what goes wrong. False where another worker has taken it over."""
     try:
         with heartbeat(lease):
             _step(partition)(partition, lease)
     except LeaseLost:
-        logger.warning("partition %s was taken over", partition_id)
-        return True
+        logger.warning("partition %s was taken over", partition.pk)
+        return False
     except RunCancelled:
         release(lease)
     except RunRefused as error:
@@ -59,15 +73,14 @@ def work(partition_id: UUID) -> bool:
     except LockstepError as error:
         _failed(partition, lease, error)
     except DatabaseError:
-        logger.error("the platform's database failed under partition %s", partition_id)
+        logger.error("the platform's database failed under partition %s", partition.pk)
         _failed(partition, lease, _busy())
     except Exception as error:
         # Not the message: drivers quote values in theirs.
         places = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("partition %s failed: %s at\n%s", partition_id, type(error).__name__, places)
+        logger.error("partition %s failed: %s at\n%s", partition.pk, type(error).__name__, places)
         text = f"{type(error).__name__} in {_step(partition).__name__}"
         _failed(partition, lease, Unexpected(text))
-    advance(partition.run_id)
     return True
 
 
@@ -82,11 +95,14 @@ def _step(partition: Partition) -> Callable[[Partition, Lease], None]:
         return prepare
     if partition.kind == Partition.Kind.VERIFY:
         return verify
-    return plan if partition.state == Partition.State.TO_PLAN else apply
+    if partition.state == Partition.State.TO_PLAN:
+        return plan
+    return resume_relay if partition.run.lane == Run.Lane.RELAY else apply
 
 
 def _failed(partition: Partition, lease: Lease, error: LockstepError) -> None:
     """Retry later with back-off what may pass by itself; end the run for everything else."""
+    forget_context()
     failures = partition.failures + 1
     facts = {"error_code": error.code, "error": str(error)[:2000], "failures": failures}
     if error.action is Action.RETRY and failures < MOST_FAILURES:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from apps.connectors.base import (
     ChangeBatch,
+    Fence,
     Operation,
     WriteResult,
     WriteSession,
@@ -45,13 +46,32 @@ class SideWriter:
 
     @property
     def batch_rows(self) -> int:
-        return self.reader.connector.capabilities.batch_rows
+        most = self.reader.connector.capabilities.batch_rows
+        return self.reader.pace.batch_rows(most, self.reader.dataset)
 
     def session(self, lease_seconds: Callable[[], float]) -> AbstractContextManager[WriteSession]:
         """Begin writing; waits for the lock. Raises TargetBusy."""
         return self.reader.connector.write_session(
             self.reader.dataset, lock=self.lock, lease_seconds=lease_seconds
         )
+
+    def write(
+        self,
+        session: WriteSession,
+        batch: ChangeBatch,
+        fence: Fence,
+        *,
+        note: Callable[[WriteResult], None] | None = None,
+    ) -> WriteResult:
+        """Write one batch, once the side's pace allows it. Raises what waiting and fence raise.
+
+        note: see `WriteSession.apply`.
+        """
+        pace = self.reader.pace
+        pace.wait()
+        result = session.apply(batch, fence, returning=self.returning, note=note)
+        pace.spend(batch.num_rows, result.bytes_written)
+        return result
 
     def batch(self, changes: Sequence[PlannedChange], *, in_doubt: bool) -> ChangeBatch:
         """The ChangeBatch of changes with the same operation and fields.
@@ -134,7 +154,8 @@ def _as_stored(
 ) -> Stored:
     """The change with what is stored in place of what was sent.
 
-    view: the record in right space; only the fields of the planned patch count.
+    view: the record in right space; only the fields of the planned patch count, and of these the
+    ones whose base is to be what is written: of half a merge it is not.
     """
     after = ""
     if image is not None:
@@ -144,7 +165,11 @@ def _as_stored(
     patch = ""
     if view is not None and planned and planned != NO_RECORD:
         fields = orjson.loads(planned)
-        patch = orjson.dumps({name: view.get(name, fields[name]) for name in fields}).decode()
+        sent = {} if is_left else orjson.loads(change.after)
+        seen = {
+            n: v for n, v in view.items() if n in fields and sent.get(n, fields[n]) == fields[n]
+        }
+        patch = orjson.dumps({**fields, **seen}).decode()
     if is_left:
         return Stored(own_key=own_key, after=after, base_left=patch)
     return Stored(own_key=own_key, after=after, base_right=patch)

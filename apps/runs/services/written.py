@@ -11,9 +11,15 @@ from uuid import UUID
 from apps.connectors.base import Operation
 from apps.engine.reversing import ReverseChange, WrittenChange, reverse_of
 from apps.ledger.models import Change, Side
-from apps.ledger.selectors import ChangeFilter, change_by_id, record_changes, run_changes
+from apps.ledger.selectors import (
+    ChangeFilter,
+    Keys,
+    change_by_id,
+    record_changes,
+    run_changes_backwards,
+    run_keys,
+)
 
-PAGE = 5_000
 MOST_VERSIONS = 10_000
 APPLIED = Change.Outcome.APPLIED.value
 Address = tuple[str, str]
@@ -26,7 +32,8 @@ class UndoScope:
 
     run_id: those of this run; change_ids: just these; else those of one record (left_key,
     right_key, one of them may be empty) that came after the change `after_change`, or after the
-    moment `as_of`; with neither, all of them.
+    moment `as_of`; with neither, all of them. until: of a record, only what was written until
+    then, which is what somebody has looked at: what came later counts as edited since.
     """
 
     run_id: UUID | None = None
@@ -35,6 +42,7 @@ class UndoScope:
     right_key: str = ""
     after_change: int | None = None
     as_of: datetime | None = None
+    until: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -44,6 +52,7 @@ class UndoScope:
             "right_key": self.right_key,
             "after_change": self.after_change,
             "as_of": self.as_of.isoformat() if self.as_of else None,
+            "until": self.until.isoformat() if self.until else None,
         }
 
     @classmethod
@@ -55,22 +64,26 @@ class UndoScope:
             right_key=data["right_key"],
             after_change=data["after_change"],
             as_of=datetime.fromisoformat(data["as_of"]) if data["as_of"] else None,
+            until=datetime.fromisoformat(data["until"]) if data.get("until") else None,
         )
 
     def newest_first(self, rule_id: UUID) -> Iterator[Change]:
         """The applied changes of the scope, the newest first. May be called again."""
         if self.left_key or self.right_key:
             return self._of_record(rule_id)
-        return self._of_run() if self.run_id is not None else iter(())
+        return iter(()) if self.run_id is None else run_changes_backwards(self.run_id, self._wanted)
 
-    def _of_run(self) -> Iterator[Change]:
-        assert self.run_id is not None
-        wanted = ChangeFilter(outcomes=(APPLIED,), ids=self.change_ids)
-        bounds = [0]
-        while page := run_changes(self.run_id, wanted, after_id=bounds[-1], limit=PAGE):
-            bounds.append(page[-1].pk)
-        for start in reversed(bounds[:-1]):
-            yield from reversed(run_changes(self.run_id, wanted, after_id=start, limit=PAGE))
+    def keys(self, rule_id: UUID) -> Iterator[Keys]:
+        """Side, keys of both sides and moved key of the same changes, in any order."""
+        if self.left_key or self.right_key or self.run_id is None:
+            for change in self.newest_first(rule_id):
+                yield change.side, change.left_key, change.right_key, change.key_after
+        else:
+            yield from run_keys(self.run_id, self._wanted)
+
+    @property
+    def _wanted(self) -> ChangeFilter:
+        return ChangeFilter(outcomes=(APPLIED,), ids=self.change_ids)
 
     def _of_record(self, rule_id: UUID) -> Iterator[Change]:
         found = record_changes(
@@ -78,14 +91,22 @@ class UndoScope:
         )
         bound = change_by_id(self.after_change) if self.after_change is not None else None
         for change in found:
-            if bound is not None and (change.planned_at, change.pk) <= (bound.planned_at, bound.pk):
+            if bound is not None and not _came_after(change, bound):
                 continue
             written_at = change.settled_at or change.planned_at
             if self.as_of is not None and written_at <= self.as_of:
                 continue
+            if self.until is not None and written_at > self.until:
+                continue
             in_run = self.run_id is None or change.run_id == self.run_id
             if change.outcome == APPLIED and in_run:
                 yield change
+
+
+def _came_after(change: Change, bound: Change) -> bool:
+    """Whether a change is later than a version; a run's writes to both sides are one version."""
+    other_half = change.run_id == bound.run_id and change.side != bound.side
+    return (change.planned_at, change.pk) > (bound.planned_at, bound.pk) and not other_half
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +138,10 @@ class _Overview:
     several: set[int] = field(default_factory=set)
     pairs: dict[str, set[int]] = field(default_factory=lambda: {"left": set(), "right": set()})
 
-    def note(self, side: str, key: str, key_after: str, other_key: str) -> None:
-        for address in {key, key_after} - {""}:
+    def note(self, side: str, left: str, right: str, key_after: str) -> None:
+        for address in {left if side == Side.LEFT else right, key_after} - {""}:
             mark = hash((side, address))
             (self.several if mark in self.seen else self.seen).add(mark)
-        left, right = (key, other_key) if side == Side.LEFT else (other_key, key)
         self.pairs[side].add(hash((left, right)))
 
     def is_single(self, side: str, change: WrittenChange) -> bool:
@@ -136,9 +156,8 @@ class _Overview:
 def reverses(rule_id: UUID, scope: UndoScope) -> Iterator[Reverse]:
     """The reverse changes of a scope, the newest change first."""
     overview = _Overview()
-    for change in scope.newest_first(rule_id):
-        key, other = _keys(change)
-        overview.note(change.side, key, change.key_after, other)
+    for keys in scope.keys(rule_id):
+        overview.note(*keys)
     entangled: list[tuple[str, str, WrittenChange]] = []
     for change in scope.newest_first(rule_id):
         written, (_, other) = _written(change), _keys(change)
@@ -157,7 +176,7 @@ def _keys(change: Change) -> tuple[str, str]:
 
 
 def _written(change: Change) -> WrittenChange:
-    before, after = change.images()
+    before, after = change.images_in_clear()
     key, _ = _keys(change)
     return WrittenChange(Operation(change.operation), key, change.key_after or key, before, after)
 

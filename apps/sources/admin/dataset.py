@@ -8,10 +8,10 @@ from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest
 from django.utils.html import format_html
-from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from apps.accounts.admin import AccessPages
 from apps.core.admin import (
     BaseAdmin,
     BaseTabularInline,
@@ -19,6 +19,7 @@ from apps.core.admin import (
     NextStep,
     ObjectAction,
     ReadOnlyAdmin,
+    RelatedFilter,
 )
 from apps.core.templatetags.lockstep import ago, number, size, status
 from apps.sources import services
@@ -64,12 +65,13 @@ class DatasetForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(Dataset)
-class DatasetAdmin(BaseAdmin):
+class DatasetAdmin(AccessPages, BaseAdmin):
     """Tables, views and files, with the inventory facts that people keep."""
 
+    audited_as = "dataset"
     list_display = ("name", "source", "key_text", "rows", "volume", "criticality", "owner", "state")
     list_filter = (
-        ("source", RelatedDropdownFilter),
+        ("source", RelatedFilter),
         "format",
         "criticality",
         "update_frequency",
@@ -111,6 +113,9 @@ class DatasetAdmin(BaseAdmin):
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
+    def access_roots(self, obj: Dataset) -> list[Any]:
+        return [obj.source]
+
     @display(description="Key")
     def key_text(self, dataset: Dataset) -> str:
         return ", ".join(dataset.key) or "–"
@@ -148,12 +153,13 @@ class DatasetAdmin(BaseAdmin):
 class FieldAdmin(BaseAdmin):
     """The data inventory: each field of each dataset, and whether it is personal."""
 
+    audited_as = "field"
     list_display = ("name", "dataset", "type", "required", "personal_data", "present")
     list_editable = ("personal_data",)
     list_filter = (
         "personal_data",
-        ("dataset__source", RelatedDropdownFilter),
-        ("dataset", RelatedDropdownFilter),
+        ("dataset__source", RelatedFilter),
+        ("dataset", RelatedFilter),
     )
     list_select_related = ("dataset__source",)
     search_fields = ("name", "dataset__name", "dataset__source__name")
@@ -196,7 +202,7 @@ class DriftAdmin(ReadOnlyAdmin):
     """What discovery found to differ from what was known."""
 
     list_display = ("what", "place", "before", "after", "source", "found", "seen")
-    list_filter = (("source", RelatedDropdownFilter), "kind", "breaking")
+    list_filter = (("source", RelatedFilter), "kind", "breaking")
     list_select_related = ("source", "acknowledged_by")
     search_fields = ("dataset_name", "field_name")
     object_actions = (

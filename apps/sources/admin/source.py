@@ -15,6 +15,7 @@ from django.views.decorators.http import require_POST
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelectWidget
 
+from apps.accounts.admin import AccessPages
 from apps.connectors.errors import ConfigurationError
 from apps.connectors.registry import connector_class, connector_names
 from apps.core.admin import BaseAdmin, NextStep, ObjectAction, ServiceErrorsMixin
@@ -23,7 +24,13 @@ from apps.core.templatetags.lockstep import ago, status
 from apps.rules.selectors import rules
 from apps.sources import services
 from apps.sources.admin.settings_form import advanced_names, posted_settings
-from apps.sources.admin.source_form import connector_choices, setting_names, source_form
+from apps.sources.admin.source_form import (
+    KEPT,
+    LIMITS,
+    connector_choices,
+    setting_names,
+    source_form,
+)
 from apps.sources.models import Dataset, Source
 from apps.sources.selectors import datasets, drifts, sources
 
@@ -31,9 +38,11 @@ TEST_STEPS = "lockstep/sources/test_steps.html"
 
 
 @admin.register(Source)
-class SourceAdmin(ServiceErrorsMixin, BaseAdmin):
+class SourceAdmin(AccessPages, ServiceErrorsMixin, BaseAdmin):
     """Platforms that hold data."""
 
+    audited_as = "source"
+    saved_by_service = True
     list_display = ("name", "kind", "state", "dataset_count", "owner", "criticality", "checked")
     columns_need = {"dataset_count": Dataset}
     list_filter = ("connector", "health", "paused", "criticality")
@@ -124,7 +133,8 @@ class SourceAdmin(ServiceErrorsMixin, BaseAdmin):
                 fields = [name for name in names if name in folded]
                 sections.append(("Advanced", {"fields": fields, "classes": ["collapse"]}))
         facts = {"fields": ("description", "owner", "criticality")}
-        return [*sections, ("Inventory", facts)]
+        limits = {"fields": LIMITS, "classes": ["collapse"]}
+        return [*sections, ("Inventory", facts), ("Limits", limits)]
 
     def _may_see_settings(self, request: HttpRequest, obj: Source | None) -> bool:
         """Declared fields exist in a form that can be saved only."""
@@ -222,7 +232,7 @@ def _make_connector_select(field: Any) -> None:
     field.widget = UnfoldAdminSelectWidget(
         attrs={
             "hx-get": reverse("admin:sources_source_add"),
-            "hx-include": "[name=name],[name=description],[name=owner],[name=criticality]",
+            "hx-include": ",".join(f"[name={name}]" for name in KEPT),
             "hx-select": "#source_form",
             "hx-target": "#source_form",
             "hx-swap": "outerHTML",

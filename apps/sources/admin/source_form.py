@@ -22,6 +22,11 @@ def connector_choices() -> list[tuple[str, str]]:
     return [(name, connector_class(name).label) for name in connector_names()]
 
 
+LIMITS = ("most_partitions", "most_rows_per_second", "most_bytes_per_second")
+KEPT = ("name", "description", "owner", "criticality", *LIMITS)
+"""Fields that every source has; what is typed in them stays when another connector is chosen."""
+
+
 class SourceForm(ServiceForm):
     """Subclasses made by `source_form` carry the fields of one connector."""
 
@@ -29,7 +34,7 @@ class SourceForm(ServiceForm):
 
     class Meta:
         model = Source
-        fields = ("name", "connector", "description", "owner", "criticality")
+        fields = ("name", "connector", *KEPT[1:])
 
     def setting_values(self) -> dict[str, Any]:
         """Settings by name as they were typed."""

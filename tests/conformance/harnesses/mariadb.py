@@ -43,6 +43,15 @@ class MariadbHarness(Harness):
         with mariadb_connection(self.settings) as connection:
             connection.query(statement)
 
+    def cut_connections(self, dataset: DatasetSchema) -> None:
+        with mariadb_connection(self.settings) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT id FROM information_schema.processlist "
+                "WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+            )
+            for (number,) in cursor.fetchall():
+                connection.query(f"KILL {number}")
+
     def drop_field(self, dataset: DatasetSchema, field: str) -> None:
         self._execute(f"ALTER TABLE `{dataset.name}` DROP COLUMN `{field}`")
 

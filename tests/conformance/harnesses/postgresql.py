@@ -39,6 +39,12 @@ class PostgresqlHarness(Harness):
         with postgresql_connection(self.settings) as connection:
             connection.execute(statement.encode())
 
+    def cut_connections(self, dataset: DatasetSchema) -> None:
+        self._execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
     def drop_field(self, dataset: DatasetSchema, field: str) -> None:
         self._execute(f'ALTER TABLE "{dataset.name}" DROP COLUMN "{field}"')
 

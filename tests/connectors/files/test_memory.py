@@ -11,10 +11,11 @@ import pytest
 LIMIT_MIB = 700
 
 SCRIPT = """
-import resource, sys
+import sys
 import pyarrow as pa
 from apps.connectors.base import ChangeBatch, Operation, ReadRequest
 from apps.connectors.files import FilesConnector, FilesSettings
+from tests.memory import peak_mib
 
 connector = FilesConnector(FilesSettings(folder=sys.argv[1]))
 schema = connector.describe("big.csv")
@@ -25,7 +26,7 @@ after = pa.table({"note": pa.array(["changed"] * key.num_rows)})
 with connector.write_session(schema, lock="x", lease_seconds=lambda: 600.0) as session:
     result = session.apply(ChangeBatch(Operation.UPDATE, key, None, after), lambda: None)
 assert not result.exceptions
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak_mib())
 """
 
 

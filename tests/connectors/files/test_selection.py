@@ -38,8 +38,8 @@ def test_keys_of_several_fields_choose_records(connect: Connect, orders: str) ->
 
 
 def test_a_range_is_half_open(connect: Connect, orders: str) -> None:
-    wanted = KeyRange("id", 2, 4)
-    assert [r["id"] for r in read(connect(), orders, "id", key_range=wanted)[0]] == [2, 3]
+    wanted = KeyRange(("id",), (2,), (4,))
+    assert [r["id"] for r in read(connect(), orders, "id", part=wanted)[0]] == [2, 3]
 
 
 def test_a_limit_and_a_batch_size_hold(connect: Connect, orders: str) -> None:

@@ -1,4 +1,4 @@
-"""`manage.py one_time_password admin`: let a person in who has lost the password."""
+"""`manage.py one_time_password admin`: let a person in who has lost the password, or more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.accounts.models import User
-from apps.accounts.services import issue_one_time_password
+from apps.accounts.services import issue_one_time_password, lift_locks, remove_all_factors
+from apps.audit.actions import Act
+from apps.audit.origin import acting_from, command_origin
+from apps.audit.services import record
 
 
 class Command(BaseCommand):
@@ -15,9 +18,20 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("username")
+        parser.add_argument(
+            "--forget-factors",
+            action="store_true",
+            help="Forget second factors and recovery codes as well: the person enrols anew.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         user = User.objects.filter(username=options["username"]).first()
         if user is None:
             raise CommandError(f"Nobody is called {options['username']}.")
-        self.stdout.write(f"One-time password for {user}: {issue_one_time_password(user)}")
+        with acting_from(command_origin("one_time_password")):
+            if options["forget_factors"]:
+                remove_all_factors(user)
+                record(Act.FACTORS_RESET, user, actor=None)
+            lift_locks(user)
+            password = issue_one_time_password(user)
+        self.stdout.write(f"One-time password for {user}: {password}")

@@ -11,6 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from apps.console.command_line.parser import add_verbs
+from apps.core.collector import spare_what_is_loaded
 
 
 class Command(BaseCommand):
@@ -25,6 +26,7 @@ class Command(BaseCommand):
 
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("kombu").setLevel(logging.ERROR)
+        spare_what_is_loaded()
         arguments = Namespace(**options)
         output = Output(self.stdout._out, self.stderr._out, as_json=arguments.as_json)
         try:

@@ -99,7 +99,8 @@ def _welcome(address: str, password: str | None) -> str:
     if password:
         lines += [
             f"One-time password    {password}",
-            "                     shown this once; the first page asks for your own",
+            "                     shown this once; next come your own password and a code",
+            "                     from an authenticator app on your phone",
         ]
     else:
         lines += ["Forgot the password  .venv/bin/python manage.py one_time_password admin"]

@@ -66,11 +66,21 @@ def keep_datasets(request: HttpRequest, draft: SyncDraft) -> Problems:
     changes: dict[str, Any] = {"left": str(left.pk), "right": str(right.pk)}
     if any(draft.data.get(side) != changes[side] for side in ("left", "right")):
         changes.update(key=None, fields=None, key_pairs=None, match=None, field_policies=None)
-    if not draft.data.get("name"):
-        arrow = "↔" if drafts.is_two_way(draft) else "→"
-        draft.name = changes["name"] = f"{left.name} {arrow} {right.source.name} {right.name}"[:150]
+    if draft.data.get("name") in (None, "", _given_name(draft, request)):
+        draft.name = changes["name"] = _name_of(draft, left, right)
     save_draft(draft, actor=request.user, **changes)  # type: ignore[arg-type]
     return []
+
+
+def _name_of(draft: SyncDraft, left: Dataset, right: Dataset) -> str:
+    arrow = "↔" if drafts.is_two_way(draft) else "→"
+    return f"{left.name} {arrow} {right.source.name} {right.name}"[:150]
+
+
+def _given_name(draft: SyncDraft, request: HttpRequest) -> str | None:
+    """The name that this step gave for the datasets chosen before."""
+    left, right = (drafts.draft_dataset(draft, side, request.user) for side in ("left", "right"))
+    return _name_of(draft, left, right) if left and right else None
 
 
 def _chosen_dataset(request: HttpRequest, draft: SyncDraft, side: str) -> Dataset | None:

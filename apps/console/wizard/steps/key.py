@@ -52,10 +52,14 @@ def keep_key(request: HttpRequest, draft: SyncDraft) -> Problems:
         return ["A right field stands in two lines: each may be part of the key once."]
     right = both_datasets(request, draft)[1].schema()
     assigned = {field.name for field in right.fields if field.server_assigned or field.has_default}
-    alone = [name for left, name in pairs if not left and name not in assigned]
+    one_way = not drafts.is_two_way(draft)
+    alone = [name for left, name in pairs if not left and (one_way or name not in assigned)]
     if alone:
-        return [f"Choose the left field of '{alone[0]}': the right side does not assign it."]
+        why = "left to right goes by the key" if one_way else "the right side does not assign it"
+        return [f"Choose the left field of '{alone[0]}': {why}."]
     match = posted_match(request.POST, right.field_names)
+    if match and one_way:
+        return ["Match fields are for syncs both ways (step 1): left to right goes by the key."]
     chosen = {name: left for left, name in pairs if left}
     kept = {field.right: field for field in drafts.draft_fields(draft)}
     for spec in match:

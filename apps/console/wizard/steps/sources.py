@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib import messages
 from django.http import HttpRequest
 
+from apps.connectors.errors import LockstepError
 from apps.connectors.registry import connector_class
 from apps.console.wizard import draft as drafts
 from apps.console.wizard.steps.common import Context, Problems
+from apps.core.admin import explain
 from apps.core.selectors import permits
 from apps.rules.models import Rule, SyncDraft
 from apps.rules.services import save_draft
 from apps.sources.models import Source
 from apps.sources.selectors import sources
+from apps.sources.services import discover
 
 
 def show_sources(request: HttpRequest, draft: SyncDraft) -> Context:
@@ -45,4 +49,16 @@ def keep_sources(request: HttpRequest, draft: SyncDraft) -> Problems:
         if draft.data.get(f"{side}_source") != pk:
             changes[side] = None
     save_draft(draft, actor=request.user, **changes)  # type: ignore[arg-type]
+    for source in {known[pk] for pk in chosen.values()}:
+        _discover_once(request, source)
     return []
+
+
+def _discover_once(request: HttpRequest, source: Source) -> None:
+    """Find out what a source holds of which nothing is known yet; the next step shows it."""
+    if source.discovered_at is not None or not permits(request.user, Source, "discover"):
+        return
+    try:
+        discover(source, actor=request.user)  # type: ignore[arg-type]
+    except LockstepError as error:
+        messages.error(request, f"{source}: {explain(error)}")

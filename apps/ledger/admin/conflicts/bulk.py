@@ -14,7 +14,7 @@ from apps.ledger.admin.conflicts.choices import BY_FIELD, DELETIONS, decision_fo
 from apps.ledger.admin.conflicts.inbox import Facets, InboxFilter
 from apps.ledger.admin.sides import side_names
 from apps.ledger.models import Conflict
-from apps.ledger.selectors import conflicts
+from apps.ledger.selectors import conflicts, masked
 from apps.ledger.services import Decision, decide_many
 from apps.rules.selectors import rules
 
@@ -89,7 +89,9 @@ def preview(rows: QuerySet[Conflict], choice: BulkChoice, actor: Any) -> dict[st
         "left_for_later": fitting.count() - len(chosen),
         "not_fitting": rows.exclude(kind__in=choice.kinds).count(),
         "seen": orjson.dumps({str(c.pk): c.seen for c in chosen}).decode(),
-        "examples": [(conflict, _sides(conflict, known)) for conflict in fitting[:EXAMPLES]],
+        "examples": [
+            (conflict, _sides(conflict, known)) for conflict in masked(fitting[:EXAMPLES])
+        ],
         "more": max(0, len(chosen) - EXAMPLES),
     }
 

@@ -45,6 +45,8 @@ class Candidate:
 
 def choices(conflict: Conflict, names: SideNames) -> list[Choice]:
     """The whole-record buttons of this kind, the left one first."""
+    if not conflict.can_be_decided:
+        return []
     if conflict.kind in BY_FIELD:
         return [
             Choice(side, f"All from {names.of(side)}", icon, _take_all(names, side))
@@ -165,7 +167,7 @@ def decision_for_side(conflict: Conflict, wanted: str) -> Decision | None:
         gone = "right" if kept == "left" else "left"
         sides = {"keep": kept, "delete": gone, "left": "left", "right": "right"}
         return Decision(record=sides[wanted])
-    if conflict.kind in BY_FIELD and wanted in ("left", "right"):
+    if conflict.kind in BY_FIELD and conflict.can_be_decided and wanted in ("left", "right"):
         return Decision(record=wanted)
     return None
 

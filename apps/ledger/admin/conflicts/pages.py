@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from apps.connectors.errors import LockstepError
 from apps.core.admin import NextStep, ReadOnlyAdmin, explain
-from apps.core.selectors import permits
+from apps.core.selectors import may, permits
 from apps.core.templatetags.lockstep import record_key
 from apps.ledger.admin.conflicts import bulk
 from apps.ledger.admin.conflicts.choices import (
@@ -35,10 +35,16 @@ from apps.ledger.admin.conflicts.inbox import (
     last_conflict_at,
     next_conflict,
 )
-from apps.ledger.admin.conflicts.three_way import NOTHING, Proposal, three_way
+from apps.ledger.admin.conflicts.three_way import (
+    NOTHING,
+    Proposal,
+    earlier_values,
+    three_way,
+)
+from apps.ledger.admin.revealing import begin_reveal, is_revealed, revealing
 from apps.ledger.admin.sides import side_names
 from apps.ledger.models import Conflict
-from apps.ledger.selectors import conflicts
+from apps.ledger.selectors import conflicts, masked
 from apps.ledger.services import ConflictMoved, decide
 from apps.rules.models import Rule
 from apps.rules.selectors import rules
@@ -59,6 +65,7 @@ class ConflictAdmin(ReadOnlyAdmin):
 
         return [
             own("<uuid:conflict_id>/decide/", require_POST(self.decide_view), "decide"),
+            own("<uuid:conflict_id>/reveal/", require_POST(self.reveal_view), "reveal"),
             own("bulk/", require_http_methods(["GET", "POST"])(self.bulk_view), "bulk"),
             own("write/", require_POST(self.write_view), "write"),
         ]
@@ -141,20 +148,33 @@ class ConflictAdmin(ReadOnlyAdmin):
             return {}
         rule = known.get(conflict.rule_id)
         names = side_names(rule)
+        masked([conflict], revealed=is_revealed(request))
+        view = three_way(conflict, proposal)
+        fields = [line.name for line in (*view.open, *view.others)]
+        address = self.url("reveal", conflict.pk)
+        decidable = conflict.state in OPEN_STATES and conflict.can_be_decided
         return {
             "conflict": conflict,
             "record": record_name(conflict),
             "rule": rule,
             "names": names,
-            "view": three_way(conflict, proposal),
-            "by_field": conflict.kind in BY_FIELD,
+            "view": view,
+            "revealing": revealing(request, [conflict.rule_id], address, fields),
+            "earlier": earlier_values(conflict),
+            "by_field": conflict.kind in BY_FIELD and conflict.can_be_decided,
             "choices": choices(conflict, names),
             "candidates": candidates(conflict),
             "chosen_match": proposal.chosen.get("match", ""),
             "decided_words": decided_words(conflict, names),
-            "may_decide": self.may_decide(request) and conflict.state in OPEN_STATES,
-            "may_change_rule": rule is not None and permits(request.user, Rule, "change"),
+            "may_decide": may(request.user, "decide", conflict) and decidable,
+            "may_change_rule": rule is not None and may(request.user, "change", rule),
         }
+
+    def reveal_view(self, request: HttpRequest, conflict_id: UUID) -> HttpResponse:
+        """The conflict with its personal values, for a reason."""
+        conflict = self.object_or_404(request, str(conflict_id))
+        begin_reveal(request, {conflict.rule_id: conflict})
+        return self._inbox(request, conflict)
 
     # Deciding one
 
@@ -243,6 +263,8 @@ class ConflictAdmin(ReadOnlyAdmin):
 
     def write_view(self, request: HttpRequest) -> HttpResponse:
         """Start runs of just the records that were decided, instead of waiting for the next."""
+        if not self.has_view_permission(request) or not permits(request.user, Rule, "run"):
+            raise PermissionDenied
         wanted = InboxFilter.of(request.GET)
         rows = conflicts(request.user).filter(state=Conflict.State.DECIDED)
         if wanted.rule:

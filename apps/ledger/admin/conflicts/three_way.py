@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from apps.ledger.admin.differing import Segment, segments
-from apps.ledger.models import Conflict, Image
+from apps.ledger.models import Conflict, EarlierValues, Image
 
+MOST_EARLIER = 50
 Chosen = Mapping[str, str]
 """What somebody chose for each open field: `left`, `right` or `own`."""
 
@@ -85,6 +86,33 @@ def three_way(conflict: Conflict, proposal: Proposal = NOTHING) -> ThreeWay:
         has_right=right is not None,
         has_base=base is not None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What the sides held at an earlier meeting, in the fields that are otherwise now."""
+
+    values: EarlierValues
+    lines: list[Line]
+
+
+def earlier_values(conflict: Conflict) -> list[Earlier]:
+    """Values that the sides themselves have replaced since a run met them, newest first."""
+    present = (conflict.left, conflict.right)
+    return [
+        Earlier(values, _replaced((values.left, values.right), present))
+        for values in conflict.earlier.all()[:MOST_EARLIER]
+    ]
+
+
+def _replaced(then: tuple[Image | None, ...], present: tuple[Image | None, ...]) -> list[Line]:
+    names = list(dict.fromkeys(name for image in then if image for name in image))
+    left, right = then
+    return [
+        _line(number, name, (left, right, *present), NOTHING)
+        for number, name in enumerate(names)
+        if any(_text(a, name) != _text(b, name) for a, b in zip(then, present, strict=True))
+    ]
 
 
 def _line(number: int, name: str, images: Sequence[Image | None], proposal: Proposal) -> Line:

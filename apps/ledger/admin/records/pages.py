@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -27,7 +28,9 @@ from apps.ledger.admin.records.timeline import (
     states,
     versions,
 )
+from apps.ledger.admin.revealing import begin_reveal, is_revealed, revealing
 from apps.ledger.models import Change
+from apps.ledger.selectors import masked
 from apps.ledger.selectors.record_family import (
     Address,
     Family,
@@ -49,6 +52,8 @@ from apps.sources.live import keys_by_value
 from apps.sources.models import Dataset
 from apps.sources.selectors import datasets
 
+MOST_ASKED = 20
+
 
 class RecordPages:
     """For the admin of changes."""
@@ -64,6 +69,11 @@ class RecordPages:
                 "records/<uuid:dataset_id>/<str:digest>/",
                 wrap(require_GET(self.record_view)),
                 name=name("record"),
+            ),
+            path(
+                "records/<uuid:dataset_id>/<str:digest>/reveal/",
+                wrap(require_POST(self.reveal_record_view)),
+                name=name("reveal_record"),
             ),
         ]
 
@@ -84,10 +94,15 @@ class RecordPages:
         families = _families(every, found)
         if len(families) == 1:
             return redirect(record_url(families[0].addresses[0]))
-        return self._find_page(request, every, families, text)
+        return self._find_page(request, every, families, text, chosen)
 
     def _find_page(
-        self, request: HttpRequest, every: list[Rule], families: list[Family], text: str
+        self,
+        request: HttpRequest,
+        every: list[Rule],
+        families: list[Family],
+        text: str,
+        chosen: Sequence[Rule] = (),
     ) -> HttpResponse:
         known = _datasets(families)
         page: HttpResponse = self.render_page(  # type: ignore[attr-defined]
@@ -99,6 +114,7 @@ class RecordPages:
             rules=every,
             chosen_rule=request.GET.get("rule", ""),
             hits=[_hit(family, known) for family in families],
+            unknown=_unknown(chosen or every, text) if text and not families else [],
             searchable=_searchable(every, datasets(request.user)),
         )
         return page
@@ -128,10 +144,12 @@ class RecordPages:
         every = self._rules(request)
         start = self._address(request, every, dataset_id, digest)
         family = record_family(every, start)
-        life = record_life(family)
+        life = masked(record_life(family), revealed=is_revealed(request))
         known = runs(request.user).in_bulk({change.run_id for change in life})
         line = versions(family, life, known)
         may_undo, may_ask = undo_rights(request.user)
+        kept_key = request.GET.get("key", "")
+        kept = f"?{urlencode({'key': kept_key})}" if kept_key else ""
         page: HttpResponse = self.render_page(  # type: ignore[attr-defined]
             request,
             "lockstep/ledger/record_page.html",
@@ -141,7 +159,9 @@ class RecordPages:
                 (record_key(start.key), None),
             ],
             start=start,
-            permalink=request.build_absolute_uri(record_url(start)),
+            permalink=request.build_absolute_uri(record_url(start) + kept),
+            kept=kept,
+            kept_key=kept_key,
             places=[_hit(Family([a], []), _datasets([family])) for a in family.addresses],
             versions=line,
             members=[self._member(request, m, life) for m in family.memberships],
@@ -149,11 +169,26 @@ class RecordPages:
             moment=moment_of(request.GET),
             moment_text=request.GET.get("as_of", ""),
             comparison=_comparison(request, line, life),
+            revealing=revealing(
+                request,
+                [member.rule.pk for member in family.memberships],
+                reverse("admin:ledger_change_reveal_record", args=(dataset_id, digest)),
+            ),
             may_undo=may_undo,
             may_restore=may_undo or may_ask,
             **self._asked(request, family),
         )
         return page
+
+    def reveal_record_view(
+        self, request: HttpRequest, dataset_id: UUID, digest: str
+    ) -> HttpResponse:
+        """The page with its personal values, for a reason."""
+        every = self._rules(request)
+        family = record_family(every, self._address(request, every, dataset_id, digest))
+        by_rule = {member.rule.pk: member.rule for member in family.memberships}
+        begin_reveal(request, by_rule, about=digest)
+        return self.record_view(request, dataset_id, digest)
 
     @staticmethod
     def _address(request: HttpRequest, every: list[Rule], dataset_id: UUID, digest: str) -> Address:
@@ -196,12 +231,16 @@ class RecordPages:
             member = next((m for m in family.memberships if str(m.rule.pk) == wanted), None)
             if member is None:
                 continue
-            key = member.right_key or member.left_key
+            key = (member.left_key, member.right_key)
             try:
                 if name == "why":
-                    findings = explain_record(member.rule, key, actor=request.user)
+                    findings = explain_record(
+                        member.rule, key, actor=request.user, revealed=is_revealed(request)
+                    )
                     return {"why_rule": member.rule, "findings": findings}
-                found = record_now(member.rule, key, actor=request.user)
+                found = record_now(
+                    member.rule, key, actor=request.user, revealed=is_revealed(request)
+                )
                 known = Known(found.left_view, found.right, True, True)
                 return {"now_rule": member.rule, "now": found, "now_rows": both_sides(known)}
             except LockstepError as error:
@@ -241,6 +280,20 @@ def _families(every: list[Rule], found: list[Address]) -> list[Family]:
             seen |= set(family.addresses)
             families.append(family)
     return families
+
+
+def _unknown(chosen: Sequence[Rule], text: str) -> list[dict[str, Any]]:
+    """Where a record with this key might be, though no rule has met it: each rule can be asked."""
+    found = []
+    for rule in chosen[:MOST_ASKED]:
+        for dataset in (rule.mapping.left, rule.mapping.right):
+            key = parse_keys(text)[-1 if len(dataset.key) > 1 else 1]
+            is_canonical = text.startswith("[") and text.endswith("]")
+            at = Address(dataset.pk, text if is_canonical else key)
+            query = urlencode({"key": at.key, "why": str(rule.pk)})
+            url = f"{record_url(at)}?{query}#why"
+            found.append({"rule": rule, "dataset": dataset, "url": url})
+    return found
 
 
 def _datasets(families: list[Family]) -> dict[UUID, Dataset]:

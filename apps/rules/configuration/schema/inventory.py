@@ -26,6 +26,25 @@ class SourceSection(Section):
     description: str = ""
     owner: str = Field(default="", max_length=100, description="Person or team to ask.")
     criticality: Criticality = Criticality.NORMAL
+    most_partitions: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**31 - 1,
+        description="Most partitions at a time, of all runs together; each holds a connection "
+        "or two.",
+    )
+    most_rows_per_second: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**31 - 1,
+        description="Most rows read and written per second, all workers together.",
+    )
+    most_bytes_per_second: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**63 - 1,
+        description="Most bytes read and written per second, all workers together.",
+    )
 
 
 class LookupSection(Section):

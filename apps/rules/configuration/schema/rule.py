@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time
+from datetime import time
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
 from pydantic import (
     Field,
     ValidationError,
@@ -29,6 +28,7 @@ from apps.engine.spec import (
 )
 from apps.rules.configuration.schema.base import Name, ScalarText, Section, wrong
 from apps.rules.configuration.schema.two_way import TwoWaySection
+from apps.rules.schedule import MOST_MINUTES, cron_problem
 
 
 class CheckSection(Section):
@@ -50,12 +50,18 @@ class CheckSection(Section):
 
 
 class ScheduleSection(Section):
-    """When the rule starts by itself: at most one of every_minutes, daily_at and cron."""
+    """When the rule starts by itself: at most one of every_minutes, daily_at and cron.
 
-    every_minutes: int | None = Field(default=None, ge=1)
+    verify_hours is beside them.
+    """
+
+    every_minutes: int | None = Field(default=None, ge=1, le=MOST_MINUTES)
     daily_at: time | None = Field(default=None, description="Time of day, such as 06:30.")
     cron: str = Field(default="", max_length=100, description="Five fields, such as 0 6 * * 1.")
     time_zone: str = Field(default="UTC", description="Such as Europe/Berlin.")
+    verify_hours: int | None = Field(
+        default=None, ge=1, description="How often both sides are compared whole, without writing."
+    )
 
     @field_validator("time_zone")
     @classmethod
@@ -69,14 +75,9 @@ class ScheduleSection(Section):
     @field_validator("cron")
     @classmethod
     def _valid_cron(cls, value: str) -> str:
-        try:
-            if value:
-                CronSim(value, datetime.now(ZoneInfo("UTC")))
-        except CronSimError as error:
-            raise wrong(
-                f"'{value}' is no cron expression: {error}",
-                "Five fields: minute hour day month weekday, such as 0 6 * * 1.",
-            ) from None
+        problem = cron_problem(value) if value else ""
+        if problem:
+            raise wrong(problem, "Five fields: minute hour day month weekday, such as 0 6 * * 1.")
         return value
 
     @model_validator(mode="after")
@@ -107,7 +108,10 @@ class RulePolicies(Section):
     two_way: TwoWaySection | None = Field(
         default=None, description="For direction: two_way. Left out: all by default."
     )
-    delta: Delta = Field(default=Delta.FULL, description="full compares all, cursor what changed.")
+    delta: Delta = Field(
+        default=Delta.FULL,
+        description="full compares all, cursor what changed, checksum all inside the databases.",
+    )
     cursor_field: str = Field(default="", description="A left field; needed for delta: cursor.")
     cursor_lag_seconds: int = Field(default=0, ge=0)
     sweep_minutes: int = Field(
@@ -133,7 +137,9 @@ class RulePolicies(Section):
     )
     approval_hours: int = Field(default=72, ge=1, description="How long a plan waits.")
     four_eyes: bool = Field(
-        default=False, description="Who asked for the run may not approve its plan."
+        default=False,
+        description="Who asked for the run may not approve its plan; of a run that nobody asked "
+        "for, who last changed the rule or its mapping.",
     )
     schedule: ScheduleSection = ScheduleSection()
     depends_on: tuple[Name, ...] = Field(default=(), description="Rules that come first.")

@@ -1,0 +1,53 @@
+"""Reads about people, their rights and their grants that more than one face needs."""
+
+from apps.accounts.selectors.grants import (
+    all_grants_of,
+    granted,
+    granted_tags,
+    grants_of,
+    grants_on,
+    grants_within,
+    kind_of,
+    may_give,
+    who_reaches,
+)
+from apps.accounts.selectors.people import (
+    has_no_more_rights,
+    identities,
+    is_enrolling_app,
+    is_within_rights,
+    live_sessions,
+    may_enrol,
+    own_factors,
+    permissions_within_rights,
+    recovery_codes_left,
+    rights_of,
+    roles_within_rights,
+    users,
+    with_factor_known,
+)
+
+__all__ = [
+    "all_grants_of",
+    "granted",
+    "granted_tags",
+    "grants_of",
+    "grants_on",
+    "grants_within",
+    "has_no_more_rights",
+    "identities",
+    "is_enrolling_app",
+    "is_within_rights",
+    "kind_of",
+    "live_sessions",
+    "may_enrol",
+    "may_give",
+    "own_factors",
+    "permissions_within_rights",
+    "recovery_codes_left",
+    "rights_of",
+    "roles_within_rights",
+    "users",
+    "who_reaches",
+    "with_factor_known",
+]

@@ -1,0 +1,105 @@
+"""Writes about people, their second factors, their invitations and their sessions."""
+
+from apps.accounts.services.factors import (
+    begin_authenticator,
+    confirm_authenticator,
+    factor_for,
+    new_recovery_codes,
+    remove_all_factors,
+    remove_factor,
+)
+from apps.accounts.services.grants import give_grant, grant_to_author, set_tags, take_grant
+from apps.accounts.services.invitations import (
+    accept,
+    accept_by_identity,
+    find,
+    invite,
+    invite_new,
+)
+from apps.accounts.services.passkeys import (
+    PasskeyRefused,
+    Place,
+    add_passkey,
+    passkey_for,
+    place_of,
+    registration_options,
+    request_options,
+)
+from apps.accounts.services.people import (
+    create_administrator,
+    issue_one_time_password,
+    open_enrolment,
+    password_was_changed,
+    record_rights,
+)
+from apps.accounts.services.roles import hand_out
+from apps.accounts.services.sessions import end_sessions, forget_expired
+from apps.accounts.services.signing_in import (
+    begin_sign_in,
+    complete_sign_in,
+    confirm_again,
+    is_locked,
+    lift_locks,
+    pending_person,
+    remember_failure,
+    start_session,
+    verify_session,
+)
+from apps.accounts.services.single_sign_on import (
+    Claims,
+    SingleSignOnRefused,
+    ask_provider,
+    claims_of,
+    link,
+    linked,
+    provider_name,
+)
+
+__all__ = [
+    "Claims",
+    "PasskeyRefused",
+    "Place",
+    "SingleSignOnRefused",
+    "accept",
+    "accept_by_identity",
+    "add_passkey",
+    "ask_provider",
+    "begin_authenticator",
+    "begin_sign_in",
+    "claims_of",
+    "complete_sign_in",
+    "confirm_again",
+    "confirm_authenticator",
+    "create_administrator",
+    "end_sessions",
+    "factor_for",
+    "find",
+    "forget_expired",
+    "give_grant",
+    "grant_to_author",
+    "hand_out",
+    "invite",
+    "invite_new",
+    "is_locked",
+    "issue_one_time_password",
+    "lift_locks",
+    "link",
+    "linked",
+    "new_recovery_codes",
+    "open_enrolment",
+    "passkey_for",
+    "password_was_changed",
+    "pending_person",
+    "place_of",
+    "provider_name",
+    "record_rights",
+    "registration_options",
+    "remember_failure",
+    "remove_all_factors",
+    "remove_factor",
+    "request_options",
+    "set_tags",
+    "start_session",
+    "take_grant",
+    "verify_session",
+]

@@ -1,0 +1,156 @@
+"""Single sign-on by OpenID Connect: the authorization code flow with PKCE, by Authlib.
+
+The provider is set by the environment, one for the platform. What it says is taken only from an ID
+token that it signed for this client, in answer to this browser's question (state and nonce).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from authlib.common.errors import AuthlibBaseError
+from authlib.integrations.django_client import OAuth
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.http import HttpRequest, HttpResponse
+from joserfc.errors import JoseError
+from requests import RequestException
+
+from apps.accounts.models import ExternalIdentity, User
+from apps.accounts.services.factors import enrolled
+from apps.connectors.errors import ConfigurationError
+from apps.core.clock import now
+
+SECONDS = 10  # that the provider has for each answer
+# Signatures by a key that the provider alone has; never `none`, never our own secret.
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
+FAILURES = (AuthlibBaseError, JoseError, RequestException, ValueError, RuntimeError, KeyError)
+FRESH_SECONDS = 300
+
+
+class SingleSignOnRefused(ConfigurationError):
+    code = "sign_in.single_sign_on_refused"
+    default_remedy = "Try again; if it keeps happening, an administrator looks at the settings."
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What the provider says: who, known by which name, by a second factor, how many s ago."""
+
+    issuer: str
+    subject: str
+    name: str
+    strong: bool
+    age: float | None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the person has proved it to the provider just now."""
+        return self.age is not None and self.age < FRESH_SECONDS
+
+
+def provider_name() -> str:
+    """What the button says; empty where there is no single sign-on."""
+    given = settings.SINGLE_SIGN_ON_SECRET
+    return str(given["name"]) if given else ""
+
+
+def ask_provider(request: HttpRequest, back: str, *, again: bool = False) -> HttpResponse:
+    """Send the browser to the provider. Raises SingleSignOnRefused when that is not reached.
+
+    back: absolute address to come back to. again: ask even who is signed in there.
+    """
+    more = {"prompt": "login", "max_age": "0"} if again else {}
+    try:
+        answer: HttpResponse = _provider().authorize_redirect(request, back, **more)
+    except FAILURES as error:
+        raise SingleSignOnRefused("the identity provider does not answer as it should") from error
+    return answer
+
+
+def claims_of(request: HttpRequest) -> Claims:
+    """What the provider says of whom it sent back. Raises SingleSignOnRefused."""
+    given = settings.SINGLE_SIGN_ON_SECRET
+    expected = {
+        "iss": {"essential": True, "values": [given["issuer"]]},
+        "aud": {"essential": True, "value": given["client_id"]},
+    }
+    try:
+        token = _provider().authorize_access_token(request, claims_options=expected)
+        said = token["userinfo"]
+        methods = {*said.get("amr", ()), said.get("acr")}
+        authenticated = said.get("auth_time")
+        return Claims(
+            issuer=given["issuer"],
+            subject=str(said["sub"]),
+            name=str(said.get("preferred_username") or said.get("email") or said["sub"]),
+            strong=bool(methods & given["strong"]),
+            age=None if authenticated is None else now().timestamp() - float(authenticated),
+        )
+    except FAILURES as error:
+        raise SingleSignOnRefused("the identity provider did not say who this is") from error
+
+
+def linked(claims: Claims) -> ExternalIdentity | None:
+    """Whose identity this is, with what the provider says of it now."""
+    found = ExternalIdentity.objects.select_related("user")
+    identity = found.filter(issuer=claims.issuer, subject=claims.subject).first()
+    if identity is not None:
+        identity.strong = claims.strong
+        identity.set_last_used_timestamp(commit=False)
+        identity.save(update_fields=["strong", "last_used_at"])
+    return identity
+
+
+def link(user: User, claims: Claims, *, verified: bool) -> ExternalIdentity:
+    """Let this identity sign in as `user`. Raises SingleSignOnRefused, EnrolmentClosed.
+
+    verified: whether the person has proved a second factor in this session.
+    """
+    identity = ExternalIdentity(
+        user=user,
+        name=f"{provider_name()}: {claims.name}"[:64],
+        issuer=claims.issuer,
+        subject=claims.subject,
+        strong=claims.strong,
+    )
+    try:
+        with transaction.atomic():
+            if claims.strong or verified:
+                enrolled(user, verified=verified)
+            identity.save()
+    except IntegrityError as error:
+        raise SingleSignOnRefused(
+            "this identity belongs to somebody already", remedy="Unlink it there first."
+        ) from error
+    return identity
+
+
+def _provider() -> Any:
+    given = settings.SINGLE_SIGN_ON_SECRET
+    if given is None:
+        raise SingleSignOnRefused("there is no single sign-on here")
+    client = _client(given["issuer"], given["client_id"], given["client_secret"])
+    metadata = client.load_server_metadata()
+    if metadata.get("issuer") != given["issuer"]:
+        raise ValueError("the provider calls itself by another name")
+    offered = metadata.get("id_token_signing_alg_values_supported") or ["RS256"]
+    metadata["id_token_signing_alg_values_supported"] = [a for a in ALGORITHMS if a in offered]
+    return client
+
+
+@cache
+def _client(issuer: str, client_id: str, client_secret: str) -> Any:
+    return OAuth().register(
+        "provider",
+        client_id=client_id,
+        client_secret=client_secret,
+        server_metadata_url=f"{issuer.rstrip('/')}/.well-known/openid-configuration",
+        client_kwargs={
+            "scope": "openid profile email",
+            "code_challenge_method": "S256",
+            "default_timeout": SECONDS,
+        },
+    )

@@ -1,0 +1,315 @@
+"""Links on the segment shelf: applied inserts of linked segments that no row stands over.
+
+A first load links every record that it inserts. Its plan holds both keys already, so that its
+segments serve as its links, too: a million links cost nothing beyond the plan. What happens to a
+link afterwards is told by rows (`models.Link`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from uuid import UUID
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from apps.connectors.types import NeutralType
+from apps.engine.codec import image_hash, image_hashes
+from apps.ledger.models import NO_RECORD, Link, Segment, SegmentPart
+from apps.ledger.segments.files import ChangeFile
+from apps.ledger.segments.reading import OpenSegment
+from apps.ledger.selectors.history import segments_of_digest, segments_of_key
+from apps.ledger.selectors.keys import key_hash
+from apps.ledger.selectors.link_rows import rows_of_hashes
+
+LINK_COLUMNS = ("left_key", "right_key", "left_image", "right_image", "state")
+LINKS = pa.schema([(name, pa.string()) for name in LINK_COLUMNS])
+KEYS = ("left_key", "right_key")
+FEW_KEYS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLink:
+    """A link that a segment holds, as a `Link` has it.
+
+    opened: its base in clear; None where the rule keeps none.
+    """
+
+    rule_id: UUID
+    left_key: str
+    right_key: str
+    left_hash: bytes
+    right_hash: bytes
+    left_image: str
+    right_image: str
+    run_id: UUID
+    opened: tuple[str | None, str | None] | None = None
+    state: str = Link.State.LIVE.value
+    pk: None = None
+
+    @property
+    def has_base(self) -> bool:
+        """As `Link.has_base`."""
+        return self.opened is not None
+
+    def base(self) -> tuple[str | None, str | None]:
+        """As `Link.base`."""
+        return self.opened or (None, None)
+
+
+class SegmentLinks:
+    """The links of one rule that are kept in segments."""
+
+    def __init__(self, rule_id: UUID) -> None:
+        self.rule_id = rule_id
+        self.segments = list(Segment.objects.filter(rule_id=rule_id, linked=True).order_by("pk"))
+
+    def __bool__(self) -> bool:
+        return bool(self.segments)
+
+    @cached_property
+    def _parts(self) -> dict[int, list[SegmentPart]]:
+        found: dict[int, list[SegmentPart]] = defaultdict(list)
+        for part in SegmentPart.objects.filter(segment__in=self.segments):
+            found[part.segment_id].append(part)
+        return found
+
+    @cached_property
+    def _hidden(self) -> dict[str, pa.Array]:
+        """The keys of either side that rows stand for."""
+        rows = Link.objects.filter(rule_id=self.rule_id).values_list(*KEYS)
+        columns = list(zip(*rows.iterator(chunk_size=50_000), strict=True)) or [(), ()]
+        return {name: pa.array(keys, pa.string()) for name, keys in zip(KEYS, columns, strict=True)}
+
+    @property
+    def cross(self) -> bool:
+        """Whether the two keys of some link may differ."""
+        return any(segment.crossed for segment in self.segments)
+
+    def count(self) -> int:
+        """How many there are."""
+        return sum(int(pc.sum(mask).as_py() or 0) for _, _, mask in self._living())
+
+    def at_least(self, rows: int) -> int:
+        """How many there are at least, where so many rows may stand over them; opens no segment."""
+        plain = sum(s.rows for s in self.segments if _is_plain(s, self._parts[s.pk]))
+        return max(0, plain - rows)
+
+    def any(self) -> bool:
+        """Whether there is one."""
+        return any(pc.any(mask).as_py() for _, _, mask in self._living())
+
+    def batches(self, *, images: bool = True) -> Iterator[pa.Table]:
+        """All of them (schema `LINKS`), in bounded memory.
+
+        The images are those of the base, empty where the rule keeps none or nobody needs them.
+        """
+        for opened, table, mask in self._living():
+            found = _image_columns(opened.file, mask) if images else None
+            yield _links(table.filter(mask), found)
+
+    def hold_values(self, types: Mapping[str, NeutralType]) -> bool:
+        """Whether bases are kept as values of these types, judged by the first segment."""
+        return bool(self.segments) and _keeps_base(OpenSegment(self.segments[0]).file, types)
+
+    def values(
+        self, types: Mapping[str, NeutralType]
+    ) -> Iterator[tuple[pa.Table, pa.Table | None]]:
+        """All of them: both keys, and beside them the values of the base.
+
+        None where a segment keeps no base in these types.
+        """
+        for opened, table, mask in self._living():
+            values = opened.file.values() if _keeps_base(opened.file, types) else None
+            yield (
+                table.select(KEYS).filter(mask),
+                None if values is None else values.filter(mask),
+            )
+
+    def _living(self) -> Iterator[tuple[OpenSegment, pa.Table, pa.Array]]:
+        """Each segment, its light columns, and which of its rows are links."""
+        for segment in self.segments:
+            opened, table, mask = self._opened(segment)
+            for name, keys in self._hidden.items():
+                if len(keys):
+                    mask = pc.and_(mask, pc.invert(pc.is_in(table.column(name), value_set=keys)))
+            if isinstance(mask, pa.ChunkedArray):
+                mask = mask.combine_chunks()
+            yield opened, table, mask
+
+    def _opened(self, segment: Segment) -> tuple[OpenSegment, pa.Table, pa.Array]:
+        """A segment, its keys, and which of its rows are links if no row stands over them."""
+        opened, parts = OpenSegment(segment), self._parts[segment.pk]
+        names = KEYS if segment.crossed else KEYS[:1]
+        if _is_plain(segment, parts):
+            table = opened.file.columns(names)
+            mask = pa.repeat(pa.scalar(value=True), table.num_rows)
+        else:
+            table = opened.light(names)
+            mask = opened.linked(table, parts)
+        if not segment.crossed:
+            table = table.append_column(KEYS[1], table.column(KEYS[0]))
+        return opened, table, mask
+
+    def of(self, side: str, keys: Sequence[str]) -> list[KeptLink]:
+        """The links that these keys of a side have, with their bases."""
+        entries = self.entries(side, keys)
+        lefts, rights = self._covered(
+            [e.left_hash for e in entries], [e.right_hash for e in entries]
+        )
+        return [e for e in entries if e.left_hash not in lefts and e.right_hash not in rights]
+
+    def entries(self, side: str, keys: Sequence[str]) -> list[KeptLink]:
+        """The same, with those that rows stand over."""
+        found: list[KeptLink] = []
+        for opened, _, mask in self._having(side, keys):
+            found += _instances(opened.file, pc.indices_nonzero(mask), self.rule_id)
+        return found
+
+    def table_of(self, side: str, keys: Sequence[str]) -> pa.Table:
+        """The links that these keys of a side have (schema `LINKS`)."""
+        tables = [LINKS.empty_table()]
+        for opened, table, mask in self._having(side, keys):
+            tables.append(_links(table.filter(mask), _image_columns(opened.file, mask)))
+        found = pa.concat_tables(tables)
+        if not found.num_rows:
+            return found
+        hashes = [[key_hash(key) for key in found.column(name).to_pylist()] for name in KEYS]
+        covered = self._covered(*hashes)
+        if not any(covered):
+            return found
+        stays = [a not in covered[0] and b not in covered[1] for a, b in zip(*hashes, strict=True)]
+        return found.filter(pa.array(stays, pa.bool_()))
+
+    def _having(
+        self, side: str, keys: Sequence[str]
+    ) -> Iterator[tuple[OpenSegment, pa.Table, pa.Array]]:
+        """The segments with links of these keys, their keys, and which rows these are."""
+        wanted = pa.array(list(keys), pa.string())
+        for segment in self._holding(side, keys) if self.segments and keys else ():
+            opened, table, mask = self._opened(segment)
+            mask = pc.and_(mask, pc.is_in(table.column(f"{side}_key"), value_set=wanted))
+            if isinstance(mask, pa.ChunkedArray):
+                mask = mask.combine_chunks()
+            if pc.any(mask).as_py():
+                yield opened, table, mask
+
+    def key_of(self, side: str, digest: bytes) -> str:
+        """The key of a side whose hash this is; empty where no link has it."""
+        own = Segment.objects.filter(pk__in=[segment.pk for segment in self.segments])
+        chosen = set(segments_of_digest(own, side, digest))
+        for segment in self.segments:
+            if segment.pk in chosen:
+                keys = OpenSegment(segment).file.columns([f"{side}_key"]).column(0).to_pylist()
+                for key in keys:
+                    if key and key_hash(key) == digest:
+                        return str(key)
+        return ""
+
+    def _holding(self, side: str, keys: Sequence[str]) -> list[Segment]:
+        """The segments that may hold one of the keys."""
+        if len(keys) > FEW_KEYS:
+            return self.segments
+        own = Segment.objects.filter(pk__in=[segment.pk for segment in self.segments])
+        ids = {pk for key in keys for pk in segments_of_key(own, side, key)}
+        return [segment for segment in self.segments if segment.pk in ids]
+
+    def _covered(
+        self, lefts: Sequence[bytes], rights: Sequence[bytes]
+    ) -> tuple[set[bytes], set[bytes]]:
+        """Those of these left and right keys' hashes that rows stand for."""
+        left, right = (
+            {bytes(row[0]) for row in rows_of_hashes(self.rule_id, s, h, [f"{s}_hash"], gone=True)}
+            for s, h in (("left", lefts), ("right", rights))
+        )
+        return left, right
+
+
+def _is_plain(segment: Segment, parts: Sequence[SegmentPart]) -> bool:
+    """Whether all rows are links: nothing but inserts, all of them applied as planned."""
+    if segment.compacted or not parts:
+        return not segment.compacted
+    settled = all(part.settled_through >= part.last_sequence for part in parts)
+    return settled and all(name.endswith(" ") for part in parts for name in part.counts)
+
+
+def _keeps_base(file: ChangeFile, types: Mapping[str, NeutralType]) -> bool:
+    typed = file.typed
+    return typed is not None and typed.based and dict(typed.types) == dict(types)
+
+
+def _image_columns(file: ChangeFile, mask: pa.Array) -> tuple[pa.Array, pa.Array] | None:
+    """The hashes of both images of the chosen rows' bases; None where the file keeps no base."""
+    typed, values = file.typed, file.values()
+    if typed is not None and values is not None:
+        if not typed.based:
+            return None
+        hashes = pa.array(image_hashes(values.filter(mask), typed.types), pa.string())
+        return hashes, hashes
+    bases = file.columns(["base_left", "base_right"]).filter(mask)
+    if bases.column("base_right").null_count == bases.num_rows:
+        return None
+    left, right = (
+        pa.array([base_hash(text) for text in column.to_pylist()], pa.string())
+        for column in bases.columns
+    )
+    return left, right
+
+
+def _links(table: pa.Table, images: tuple[pa.Array, pa.Array] | None) -> pa.Table:
+    """Links (schema `LINKS`) from their keys, and the images where they are known."""
+    empty = pa.repeat(pa.scalar("", pa.string()), table.num_rows)
+    state = pa.repeat(pa.scalar(Link.State.LIVE.value, pa.string()), table.num_rows)
+    keys = [table.column(name) for name in KEYS]
+    return pa.table([*keys, *(images or (empty, empty)), state], schema=LINKS)
+
+
+def _instances(file: ChangeFile, places: pa.Array, rule_id: UUID) -> list[KeptLink]:
+    table, typed = file.take(places.to_pylist()), file.typed
+    names = ("left_key", "right_key", "image", "base_left", "base_right", "run_id")
+    columns = [table.column(name).to_pylist() for name in names]
+    hashed = typed is not None and typed.based  # `image` is the hash of the base already
+    return [_instance(rule_id, *row, hashed=hashed) for row in zip(*columns, strict=True)]
+
+
+def _instance(
+    rule_id: UUID,
+    left_key: str,
+    right_key: str,
+    image: str | None,
+    base_left: str | None,
+    base_right: str | None,
+    run_id: str,
+    *,
+    hashed: bool,
+) -> KeptLink:
+    opened = None
+    images = (image or "", image or "")
+    if base_left is not None or base_right is not None:
+        opened = (_record(base_left), _record(base_right))
+        if not hashed:
+            images = (base_hash(base_left), base_hash(base_right))
+    return KeptLink(
+        rule_id,
+        left_key,
+        right_key,
+        key_hash(left_key),
+        key_hash(right_key),
+        *images,
+        UUID(run_id),
+        opened,
+    )
+
+
+def _record(text: str | None) -> str | None:
+    return None if text in (None, NO_RECORD) else text
+
+
+def base_hash(text: str | None) -> str:
+    """The hash of a base's image (JSON), whatever the order of its fields; empty: no record."""
+    record = _record(text)
+    return "" if record is None else image_hash(orjson.loads(record))

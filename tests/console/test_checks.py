@@ -1,0 +1,62 @@
+"""The system checks notice when the door that two steps guard stands open."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib import admin
+from django.core.checks import run_checks
+from unfold.sites import UnfoldAdminSite
+
+from apps.console.site import LockstepAdminSite
+
+
+def found() -> set[str]:
+    return {m.id for m in run_checks(tags=["security"]) if m.id.startswith("lockstep.")}
+
+
+def test_all_is_well():
+    assert found() == set()
+
+
+def test_the_site_is_ours():
+    """The theme's default configuration would have put its own in this place, silently."""
+    assert isinstance(admin.site._wrapped, LockstepAdminSite)
+
+
+def test_a_theme_that_takes_the_place_of_our_site_is_noticed(monkeypatch):
+    monkeypatch.setattr(admin, "site", UnfoldAdminSite())
+
+    assert found() == {"lockstep.E001", "lockstep.E002"}
+
+
+def test_a_site_that_asks_for_less_is_noticed(monkeypatch):
+    monkeypatch.setattr(LockstepAdminSite, "has_permission", lambda site, request: True)
+
+    assert "lockstep.E002" in found()
+
+
+@pytest.mark.parametrize(
+    "left_out", ["django_otp.middleware.OTPMiddleware", "apps.accounts.middleware.SignInMiddleware"]
+)
+def test_middleware_that_is_missing_is_noticed(settings, left_out):
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != left_out]
+
+    assert found() == {"lockstep.E003"}
+
+
+def test_middleware_in_the_wrong_order_is_noticed(settings):
+    settings.MIDDLEWARE = settings.MIDDLEWARE[::-1]
+
+    assert "lockstep.E003" in found()
+
+
+def test_guessing_that_nobody_stops_is_noticed(settings):
+    settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+
+    assert "lockstep.E004" in found()
+
+
+def test_sessions_that_nobody_can_end_are_noticed(settings):
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+
+    assert "lockstep.E005" in found()
