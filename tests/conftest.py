@@ -18,6 +18,8 @@ from tests.services_under_test import SERVICES, missing
 
 MISSING = "LOCKSTEP_TEST_MISSING_SERVICES"  # found once, handed to the workers of pytest
 FORBID_SKIPS = "LOCKSTEP_FORBID_SKIPS"
+# These wait for other programs on a machine that may be busy: when one fails it runs once more,
+# and the report lists it under RERUN. All others have one try.
 ALONE = ("processes", "browser")
 
 # How long an example takes says how busy the machine is, and nothing of the program.
@@ -48,6 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = next((name for name in ALONE if item.get_closest_marker(name)), None)
         if group and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(group))
+        if group:
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def _reason(marker: str) -> str:
