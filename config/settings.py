@@ -217,6 +217,16 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": max(ENVIRONMENT.tick_seconds * 4, 20)},
     },
     "maintain": {"task": "ledger.maintain", "schedule": 3600.0, "options": {"expires": 3600}},
+    "former values": {
+        "task": "runs.keep_former_values",
+        "schedule": 30.0,
+        "options": {"expires": 60},
+    },
+    "searchable fields": {
+        "task": "runs.follow_searchable_fields",
+        "schedule": 3600.0,
+        "options": {"expires": 3600},
+    },
     "seal": {
         "task": "audit.seal",
         "schedule": ENVIRONMENT.audit_seal_seconds,

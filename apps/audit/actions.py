@@ -72,6 +72,7 @@ class Act(models.TextChoices):
     RESTORE_DECLINED = "restore.declined", "Declined a restore"
     RESTORE_WITHDRAWN = "restore.withdrawn", "Withdrew a restore request"
     CONFLICT_DECIDED = "conflict.decided", "Decided a conflict"
+    RECORDS_SEARCHED = "records.searched", "Searched records by a value"
     VALUES_REVEALED = "values.revealed", "Revealed personal values"
     REJECTION_EDITED = "rejection.edited", "Corrected a rejected record"
     REJECTION_DISMISSED = "rejection.dismissed", "Dismissed a rejection"
@@ -116,6 +117,7 @@ SUBJECTS = {
     "restore": "Restore requests",
     "conflict": "Conflicts",
     "rejection": "Rejections",
+    "records": "Searches",
     "values": "Personal values",
     "key": "Encryption keys",
     "subject": "Erasures",

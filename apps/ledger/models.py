@@ -352,6 +352,30 @@ def open_base(sealed: bytes | memoryview, identity: str) -> tuple[str | None, st
     return (None if left == NO_RECORD else left, None if right == NO_RECORD else right)
 
 
+class FormerValue(models.Model):
+    """A word of a value that a change replaced or removed, as a keyed hash: people find records by
+    what they were called, also when they are gone from every platform.
+
+    Of fields that are marked as searchable. See `selectors.words`.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    token = models.BinaryField(max_length=16)
+    rule_id = models.UUIDField(db_index=True)
+    change_id = models.BigIntegerField()
+    planned_at = models.DateTimeField(db_index=True)  # of the change
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["token", "rule_id", "change_id"], name="one_word_per_change"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"a word of change {self.change_id}"
+
+
 class Receipt(models.Model):
     """What a batch of writes came to, kept just before its commit and until it is settled.
 

@@ -7,15 +7,14 @@ to: a left field that flows into a personal right one is no less personal.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from apps.engine.spec import FieldMappingSpec
-from apps.mappings.models import FieldMapping, MappingVersion
-from apps.mappings.models import Mapping as MappingRow
-from apps.sources.models import Dataset, Field
+from apps.mappings.marking import Names, datasets_of, flowing, marked_sides, personal_fields
+from apps.mappings.models import Mapping
+from apps.sources.models import Dataset
 
 MASKED = "•••••"
 """Shown in place of a value; NULL stays NULL, because it says that there is no value."""
@@ -81,56 +80,17 @@ CLEAR = Mask()
 HIDDEN = Mask(everything=True)
 
 
-def mask_of(
-    left: Dataset, right: Dataset, rows: Iterable[Any], personal: Mapping[UUID, frozenset[str]]
-) -> Mask:
+def mask_of(left: Dataset, right: Dataset, rows: Iterable[Any], personal: Names) -> Mask:
     """The mask of a mapping between two datasets.
 
     rows: its field mappings (`left`, `right`, `to_right`, `to_left`); personal: by dataset, the
     names of the fields that have a personal-data class.
     """
-    lefts = set(personal.get(left.pk, ()))
-    rights = set(personal.get(right.pk, ()))
-    for row in rows:
-        sources = {row.left} if row.left else set(_words(row.to_right))
-        if sources & lefts:
-            rights.add(row.right)
-        elif row.right in rights:
-            lefts |= sources
-    return Mask(frozenset(lefts - {""}), frozenset(rights))
+    return Mask(*flowing(left, right, rows, personal))
 
 
-def _words(expression: str) -> list[str]:
-    """What may be fields in an expression: words that are not called."""
-    return re.findall(r"\b\w+\b(?!\s*\()", expression or "")
-
-
-def personal_fields(datasets: Iterable[UUID]) -> dict[UUID, frozenset[str]]:
-    """The names of the personal fields of each dataset, those that are missing now among them."""
-    found: dict[UUID, set[str]] = {}
-    rows = Field.objects.filter(dataset__in=list(datasets)).exclude(personal_data="")
-    for dataset, name in rows.values_list("dataset_id", "name"):
-        found.setdefault(dataset, set()).add(name)
-    return {dataset: frozenset(names) for dataset, names in found.items()}
-
-
-def masks_of(mappings: Iterable[MappingRow]) -> dict[UUID, Mask]:
-    """The mask of each stored mapping, by its id; three queries for all of them.
-
-    What flowed in an earlier version stays masked: records of that time are still shown.
-    """
-    chosen = {mapping.pk: mapping for mapping in mappings}
-    sides = [pk for mapping in chosen.values() for pk in (mapping.left_id, mapping.right_id)]
-    personal = personal_fields(sides)
-    if not personal:
-        return dict.fromkeys(chosen, CLEAR)
-    rows: dict[UUID, list[Any]] = {pk: [] for pk in chosen}
-    for row in FieldMapping.objects.filter(mapping__in=list(chosen)):
-        rows[row.mapping_id].append(row)
-    versions = MappingVersion.objects.filter(mapping__in=list(chosen))
-    for pk, fields in versions.values_list("mapping_id", "spec_data__fields"):
-        rows[pk] += [FieldMappingSpec.model_validate(data) for data in fields]
-    return {
-        pk: mask_of(mapping.left, mapping.right, rows[pk], personal)
-        for pk, mapping in chosen.items()
-    }
+def masks_of(mappings: Iterable[Mapping]) -> dict[UUID, Mask]:
+    """The mask of each stored mapping, by its id; three queries for all of them."""
+    chosen = list(mappings)
+    found = marked_sides(chosen, personal_fields(datasets_of(chosen)))
+    return {pk: Mask(*sides) if any(sides) else CLEAR for pk, sides in found.items()}

@@ -162,6 +162,7 @@ class Run(BaseModel, Counters):
     cause = models.TextField(blank=True)
     remedy = models.TextField(blank=True)
     accuracy = models.JSONField(null=True)  # what verification counted
+    former_values_kept = models.BooleanField(default=False)  # its old values can be searched
 
     class Meta:
         ordering = ["-created_at"]
@@ -181,6 +182,11 @@ class Run(BaseModel, Counters):
             models.Index(fields=["status", "-created_at"], name="run_by_status"),
             models.Index(
                 fields=["expires_at"], condition=Q(status="waiting"), name="run_by_expiry"
+            ),
+            models.Index(
+                fields=["finished_at"],
+                condition=Q(former_values_kept=False),
+                name="run_by_former_values",
             ),
         ]
 
@@ -361,6 +367,7 @@ class Checkpoint(models.Model):
     swept_at = models.DateTimeField(null=True)
     succeeded_at = models.DateTimeField(null=True)
     locations = models.JSONField(default=dict)  # side -> where its data was then
+    searched = models.JSONField(default=dict)  # side -> fields whose old values are searchable
     version = models.ForeignKey(RuleVersion, null=True, on_delete=models.SET_NULL)
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -14,6 +14,16 @@ def work(partition_id: str) -> None:
     services.work(UUID(partition_id))
 
 
+@shared_task(name="runs.keep_former_values")  # type: ignore[untyped-decorator]
+def keep_former_values() -> None:
+    services.keep_former_values_of_runs()
+
+
+@shared_task(name="runs.follow_searchable_fields")  # type: ignore[untyped-decorator]
+def follow_searchable_fields() -> None:
+    services.follow_searchable_fields()
+
+
 @shared_task(name="runs.tick")  # type: ignore[untyped-decorator]
 def tick() -> None:
     services.tick()

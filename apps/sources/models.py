@@ -201,6 +201,11 @@ class Field(BaseModel):
         blank=True,
         verbose_name="personal-data class",
     )
+    searchable = models.BooleanField(
+        default=False,
+        help_text="People find records by this value and by those that it had before, of which "
+        "keyed hashes of their words are kept.",
+    )
     missing_since = models.DateTimeField(null=True, editable=False)
     history = HistoricalRecords()
 

@@ -23,6 +23,7 @@ from apps.core.clock import now
 from apps.core.protected import ProtectedValueError, seal_json
 from apps.core.selectors import require, require_reach
 from apps.sources.models import Dataset, Drift, Field, Source
+from apps.sources.searching import looks_searchable
 from apps.sources.selectors import connector_for, datasets, sources
 from apps.sources.selectors import drifts as scoped_drifts
 
@@ -287,6 +288,7 @@ def _store_fields(dataset: Dataset, schema: DatasetSchema, *, is_new: bool) -> l
         field = known.pop(described.name, None)
         if field is None:
             field = Field(dataset=dataset, name=described.name)
+            field.searchable = looks_searchable(described)
             if not is_new:
                 drifts.append(
                     _drift(source, name, Drift.Kind.FIELD_ADDED, field_name=described.name)

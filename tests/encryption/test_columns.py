@@ -23,6 +23,7 @@ PUBLIC = {
     "ledger.fieldset.fields_hash": "hash of names of fields",
     "ledger.change.left_hash": "hash of a key that stands beside it",
     "ledger.change.right_hash": "hash of a key that stands beside it",
+    "ledger.formervalue.token": "a keyed hash",
     "ledger.link.left_hash": "hash of a key that stands beside it",
     "ledger.link.right_hash": "hash of a key that stands beside it",
     "ledger.conflict.left_hash": "hash of a key that stands beside it",

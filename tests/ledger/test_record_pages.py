@@ -67,7 +67,7 @@ def test_a_record_is_found_by_its_key_and_opens_at_once(pair, text):
 def test_a_key_that_nobody_knows_is_answered_with_what_can_be_searched(pair):
     shown = signed_in(administrator()).get(reverse(FIND), {"key": "4711"}).content.decode()
     assert "No rule has ever linked or written" in shown
-    assert "Search the source" in shown
+    assert "another value, search below" in shown
 
 
 def test_the_same_key_in_two_rules_is_two_records(pair, tmp_path):

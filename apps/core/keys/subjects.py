@@ -6,7 +6,6 @@ a data key that does nothing else. The table says how many subjects there are, n
 
 from __future__ import annotations
 
-import hmac
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -15,9 +14,9 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from apps.core.keys.blind import blind_hash
 from apps.core.keys.providers import KEY_BYTES
-from apps.core.keys.ring import current_ring
-from apps.core.models import DataKey, SubjectKey
+from apps.core.models import SubjectKey
 from apps.core.protected import SUBJECT_VERSION, ErasedValueError, seal, unseal
 
 CHUNK = 500
@@ -35,8 +34,7 @@ class SubjectSealer:
 
 def blind_index(dataset_id: UUID, value: str) -> bytes:
     """What stands for a subject in the database: 32 bytes, the same for the same subject."""
-    key = current_ring().active_key(DataKey.Purpose.INDEX).secret
-    return hmac.digest(key, f"subject|{dataset_id}|{value}".encode(), "sha256")
+    return blind_hash("subject", f"{dataset_id}|{value}")
 
 
 def subject_sealers(dataset_id: UUID, values: Iterable[str]) -> dict[str, SubjectSealer]:

@@ -209,6 +209,21 @@ def change_by_id(change_id: int) -> Change | None:
     return None
 
 
+def changes_by_id(ids: Sequence[int]) -> list[Change]:
+    """These changes, from whichever shelf, in this order; without those that are gone."""
+    rows = Change.objects.select_related("field_set").filter(pk__in=ids)
+    found = {change.pk: change for change in rows}
+    wanted: dict[SegmentPart, list[int]] = {}
+    for missing in (pk for pk in ids if pk not in found):
+        parts = SegmentPart.objects.filter(first_id__lte=missing, last_id__gte=missing)
+        for part in parts.select_related("segment"):
+            wanted.setdefault(part, []).append(missing)
+    for part, chosen in wanted.items():
+        for change in part_changes(part, ChangeFilter(ids=tuple(chosen)), limit=len(chosen)):
+            found[change.pk] = change
+    return [found[pk] for pk in ids if pk in found]
+
+
 def record_changes(
     rule_ids: Sequence[UUID],
     *,

@@ -80,12 +80,12 @@ def find_addresses(rules: Sequence[Rule], text: str) -> list[Address]:
         for rule_id, key in rows.filter(**{f"{side}_hash__in": hashes}).values_list(
             "rule_id", f"{side}_key"
         )[:MOST_ADDRESSES]:
-            found[_address(by_id[rule_id], side, key)] = None
+            found[address_at(by_id[rule_id], side, key)] = None
     for key in keys:
         for change in record_changes(list(by_id), left_key=key, right_key=key, limit=50):
             for side, known in (("left", change.left_key), ("right", change.right_key)):
                 if known == key:
-                    found[_address(by_id[change.rule_id], side, key)] = None
+                    found[address_at(by_id[change.rule_id], side, key)] = None
     return list(found)[:MOST_ADDRESSES]
 
 
@@ -114,7 +114,8 @@ def _dataset_of(rule: Rule, side: str) -> UUID:
     return dataset_id
 
 
-def _address(rule: Rule, side: str, key: str) -> Address:
+def address_at(rule: Rule, side: str, key: str) -> Address:
+    """Where a rule's record with this key is."""
     return Address(_dataset_of(rule, side), key)
 
 
@@ -159,7 +160,7 @@ def _unknown(rule: Rule, side: str, key: str) -> Membership:
 def _addresses(member: Membership) -> Iterable[Address]:
     for side, key in (("left", member.left_key), ("right", member.right_key)):
         if key:
-            yield _address(member.rule, side, key)
+            yield address_at(member.rule, side, key)
 
 
 def _known_best(memberships: Iterable[Membership]) -> list[Membership]:

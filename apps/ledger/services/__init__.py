@@ -22,6 +22,7 @@ from apps.ledger.services.conflicts import (
     withdraw_all_conflicts,
     withdraw_conflicts,
 )
+from apps.ledger.services.former_values import keep_former_values
 from apps.ledger.services.found_links import store_found_links
 from apps.ledger.services.links import Stored, close_links, hold_links, refresh_links, store_links
 from apps.ledger.services.loads import LoadPlan
@@ -66,6 +67,7 @@ __all__ = [
     "forget_rule",
     "hold_links",
     "keep_decided",
+    "keep_former_values",
     "keep_receipt",
     "maintain",
     "mark_replaying",

@@ -30,6 +30,7 @@ from apps.ledger.segments.writing import (
 )
 from apps.ledger.selectors.inbox import OPEN
 from apps.ledger.services.expiring import expire_closed
+from apps.ledger.services.former_values import expire_former_values
 from apps.ledger.services.receipts import expire_receipts
 
 SMALL_ROWS = SEGMENT_ROWS // 4
@@ -68,6 +69,7 @@ def maintain(
     in_use = kept | _in_conflicts()
     expired_rows, expired_segments = _expire(expire_before, in_use)
     expire_receipts(compact_before)
+    expire_former_values(expire_before)
     closed = expire_closed(expire_before)
     _repeat(_filter_keys)
     return Maintained(

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from apps.ledger.models import Change, Conflict, FieldSet, Link, Receipt, Rejection, Segment
+from apps.ledger.models import (
+    Change,
+    Conflict,
+    FieldSet,
+    FormerValue,
+    Link,
+    Receipt,
+    Rejection,
+    Segment,
+)
 from apps.ledger.segments.writing import remove_segments
 
 DELETE_CHUNK = 20_000
@@ -16,7 +25,7 @@ def forget_rule(rule_id: UUID) -> None:
     segments = Segment.objects.filter(rule_id=rule_id)
     while chosen := list(segments.values_list("pk", flat=True)[:SEGMENT_CHUNK]):
         remove_segments(chosen)
-    for model in (Change, Link, Rejection, Conflict, Receipt, FieldSet):
+    for model in (FormerValue, Change, Link, Rejection, Conflict, Receipt, FieldSet):
         rows = model.objects.filter(rule_id=rule_id)
         while ids := list(rows.values_list("pk", flat=True)[:DELETE_CHUNK]):
             model.objects.filter(pk__in=ids).delete()

@@ -206,7 +206,9 @@ class _Pass:
         if entry.action is Action.UNCHANGED:
             return
         require(self.actor, datasets, "change", dataset)
+        searchable = wanted.searchable or ()
         named_fields = [*wanted.key, *section.fields, wanted.cursor_field, wanted.subject_field]
+        named_fields += searchable
         _require_fields(named_fields, dataset)
         if reference in wanted.depends_on:
             raise ConfigurationError(f"{reference} depends on itself", where="depends_on")
@@ -217,9 +219,11 @@ class _Pass:
         with saving(dataset, Act.DATASET_CREATED, Act.DATASET_CHANGED, actor=self.actor):
             dataset.save()
         dataset.depends_on.set([_dataset(other) for other in wanted.depends_on])
-        for field in dataset.fields.filter(name__in=section.fields):
-            if field.personal_data != section.fields[field.name]:
-                field.personal_data = section.fields[field.name]
+        for field in dataset.fields.all():
+            kind = section.fields.get(field.name, field.personal_data)
+            marks = (kind, field.name in searchable)
+            if (field.personal_data, field.searchable) != marks:
+                field.personal_data, field.searchable = marks
                 field.save()
                 record(Act.FIELD_CHANGED, field, actor=self.actor)
 

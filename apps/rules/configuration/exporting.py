@@ -135,6 +135,7 @@ def dataset_section(dataset: Dataset) -> DatasetSection:
         fields={
             field.name: field.personal_data for field in dataset.fields.all() if field.personal_data
         },
+        searchable=tuple(field.name for field in dataset.fields.all() if field.searchable),
     )
 
 

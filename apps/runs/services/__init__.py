@@ -15,6 +15,10 @@ from apps.runs.services.explaining import (
     explain_record,
     record_now,
 )
+from apps.runs.services.former_values import (
+    follow_searchable_fields,
+    keep_former_values_of_runs,
+)
 from apps.runs.services.repairing import propose_repair
 from apps.runs.services.requesting import cancel_run, replay_rejections, request_run
 from apps.runs.services.restoring import (
@@ -43,6 +47,8 @@ __all__ = [
     "decide_and_sync",
     "decline_restore",
     "explain_record",
+    "follow_searchable_fields",
+    "keep_former_values_of_runs",
     "plan_undo",
     "propose_repair",
     "record_now",

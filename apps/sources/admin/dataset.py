@@ -27,10 +27,10 @@ from apps.sources.models import Dataset, Drift, Field
 
 
 class FieldInline(BaseTabularInline):
-    """Facts come from discovery; people say which fields are personal."""
+    """Facts come from discovery; people say which fields are personal, which are searched by."""
 
     model = Field
-    fields = ("name", "type", "native_type", "nullable", "personal_data")
+    fields = ("name", "type", "native_type", "nullable", "personal_data", "searchable")
     readonly_fields = ("name", "type", "native_type", "nullable")
     ordering = ("position",)
     can_delete = False
@@ -154,10 +154,19 @@ class FieldAdmin(BaseAdmin):
     """The data inventory: each field of each dataset, and whether it is personal."""
 
     audited_as = "field"
-    list_display = ("name", "dataset", "type", "required", "personal_data", "present")
-    list_editable = ("personal_data",)
+    list_display = (
+        "name",
+        "dataset",
+        "type",
+        "required",
+        "personal_data",
+        "searchable",
+        "present",
+    )
+    list_editable = ("personal_data", "searchable")
     list_filter = (
         "personal_data",
+        "searchable",
         ("dataset__source", RelatedFilter),
         ("dataset", RelatedFilter),
     )
@@ -165,7 +174,7 @@ class FieldAdmin(BaseAdmin):
     search_fields = ("name", "dataset__name", "dataset__source__name")
     ordering = ("dataset__source__name", "dataset__name", "position")
     readonly_fields = ("dataset", "name", "type", "native_type", "nullable", "has_default")
-    fields = (*readonly_fields, "personal_data")
+    fields = (*readonly_fields, "personal_data", "searchable")
     nothing_yet = NextStep(
         "The inventory fills when a source is discovered.",
         "Go to the sources",

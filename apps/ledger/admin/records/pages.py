@@ -19,6 +19,16 @@ from apps.connectors.errors import LockstepError
 from apps.core.admin import explain
 from apps.core.selectors import by_id
 from apps.core.templatetags.lockstep import record_key
+from apps.ledger.admin.records.finding import (
+    families,
+    hit,
+    known_datasets,
+    places_to_ask,
+    record_url,
+    search_everywhere,
+    search_field,
+    searchable,
+)
 from apps.ledger.admin.records.timeline import (
     Known,
     Version,
@@ -48,11 +58,7 @@ from apps.runs.admin.undo import moment_of, undo_rights
 from apps.runs.models import Run
 from apps.runs.selectors import runs
 from apps.runs.services import explain_record, record_now, request_run
-from apps.sources.live import keys_by_value
-from apps.sources.models import Dataset
 from apps.sources.selectors import datasets
-
-MOST_ASKED = 20
 
 
 class RecordPages:
@@ -91,20 +97,21 @@ class RecordPages:
         chosen = [rule for rule in every if str(rule.pk) == request.GET.get("rule")]
         text = request.GET.get("key", "").strip()
         found = find_addresses(chosen or every, text) if text else []
-        families = _families(every, found)
-        if len(families) == 1:
-            return redirect(record_url(families[0].addresses[0]))
-        return self._find_page(request, every, families, text, chosen)
+        hits = families(every, found)
+        if len(hits) == 1:
+            return redirect(record_url(hits[0].addresses[0]))
+        return self._find_page(request, every, hits, text, chosen)
 
     def _find_page(
         self,
         request: HttpRequest,
         every: list[Rule],
-        families: list[Family],
+        found: list[Family],
         text: str,
         chosen: Sequence[Rule] = (),
+        searched_in: str = "",
     ) -> HttpResponse:
-        known = _datasets(families)
+        known = known_datasets(found)
         page: HttpResponse = self.render_page(  # type: ignore[attr-defined]
             request,
             "lockstep/ledger/record_find.html",
@@ -113,29 +120,28 @@ class RecordPages:
             searched=text,
             rules=every,
             chosen_rule=request.GET.get("rule", ""),
-            hits=[_hit(family, known) for family in families],
-            unknown=_unknown(chosen or every, text) if text and not families else [],
-            searchable=_searchable(every, datasets(request.user)),
+            hits=[hit(family, known) for family in found],
+            unknown=places_to_ask(chosen or every, text) if text and not found else [],
+            searchable=searchable(every, datasets(request.user)),
+            searched_in=searched_in,
         )
         return page
 
     def live_view(self, request: HttpRequest) -> HttpResponse:
-        """Search a source itself by the value of one field: values are not kept to be searched."""
+        """Search by a value: what records had before, and the sources themselves as they are."""
         every = self._rules(request)
-        dataset_id, _, field = request.POST.get("where", "").partition(":")
-        dataset = by_id(datasets(request.user), dataset_id)
+        where = request.POST.get("where", "")
         text = request.POST.get("value", "").strip()
-        if dataset is None or not dataset.fields.filter(name=field, missing_since=None).exists():
-            raise Http404("no such dataset or field")
-        try:
-            keys = keys_by_value(dataset, field, text) if text else []
-        except LockstepError as error:
-            messages.error(request, explain(error))
-            keys = []
-        families = _families(every, [Address(dataset.pk, key) for key in keys])
-        if not keys:
-            messages.warning(request, f"No record of {dataset} has this value in {field} now.")
-        return self._find_page(request, every, families, "")
+        found: list[Address] = []
+        if where and text:
+            found = search_field(request, where, text)
+        elif text:
+            found = search_everywhere(request, every, text)
+            if not found:
+                messages.warning(
+                    request, "No record has or had this value in a field that is searchable."
+                )
+        return self._find_page(request, every, families(every, found), "", searched_in=where)
 
     # One record
 
@@ -162,7 +168,7 @@ class RecordPages:
             permalink=request.build_absolute_uri(record_url(start) + kept),
             kept=kept,
             kept_key=kept_key,
-            places=[_hit(Family([a], []), _datasets([family])) for a in family.addresses],
+            places=[hit(Family([a], []), known_datasets([family])) for a in family.addresses],
             versions=line,
             members=[self._member(request, m, life) for m in family.memberships],
             conflicts=open_conflicts(family) if _sees_conflicts(request) else [],
@@ -263,68 +269,6 @@ class RecordPages:
             messages.error(request, explain(error))
             return redirect("admin:ledger_change_find")
         return redirect("admin:runs_run_change", run.pk)
-
-
-def record_url(address: Address) -> str:
-    """The permalink of a record: its key is in it as a hash only."""
-    return reverse("admin:ledger_change_record", args=(address.dataset_id, address.digest))
-
-
-def _families(every: list[Rule], found: list[Address]) -> list[Family]:
-    """The records at these addresses, each once, however many systems have it."""
-    families: list[Family] = []
-    seen: set[Address] = set()
-    for address in found:
-        if address not in seen:
-            family = record_family(every, address)
-            seen |= set(family.addresses)
-            families.append(family)
-    return families
-
-
-def _unknown(chosen: Sequence[Rule], text: str) -> list[dict[str, Any]]:
-    """Where a record with this key might be, though no rule has met it: each rule can be asked."""
-    found = []
-    for rule in chosen[:MOST_ASKED]:
-        for dataset in (rule.mapping.left, rule.mapping.right):
-            key = parse_keys(text)[-1 if len(dataset.key) > 1 else 1]
-            is_canonical = text.startswith("[") and text.endswith("]")
-            at = Address(dataset.pk, text if is_canonical else key)
-            query = urlencode({"key": at.key, "why": str(rule.pk)})
-            url = f"{record_url(at)}?{query}#why"
-            found.append({"rule": rule, "dataset": dataset, "url": url})
-    return found
-
-
-def _datasets(families: list[Family]) -> dict[UUID, Dataset]:
-    ids = {address.dataset_id for family in families for address in family.addresses}
-    return Dataset.objects.select_related("source").in_bulk(ids)
-
-
-def _hit(family: Family, known: dict[UUID, Dataset]) -> dict[str, Any]:
-    first = family.addresses[0]
-    key_query = urlencode({"key": first.key})
-    return {
-        "url": record_url(first),
-        "url_with_key": f"{record_url(first)}?{key_query}",
-        "key": first.key,
-        "places": [(known.get(a.dataset_id), a.key) for a in family.addresses],
-        "dataset": known.get(first.dataset_id),
-    }
-
-
-def _searchable(every: list[Rule], visible: Any) -> list[tuple[str, str]]:
-    """Fields by whose value a source can be searched: those that rules map, by dataset."""
-    allowed = set(visible.values_list("pk", flat=True))
-    found: dict[str, str] = {}
-    for rule in every:
-        mapping = rule.mapping
-        for dataset, column in ((mapping.left, "left"), (mapping.right, "right")):
-            if dataset.pk not in allowed:
-                continue
-            for name in mapping.fields.exclude(**{column: ""}).values_list(column, flat=True):
-                found[f"{dataset.pk}:{name}"] = f"{dataset}: {name}"
-    return sorted(found.items(), key=lambda item: item[1])
 
 
 def _sees_conflicts(request: HttpRequest) -> bool:

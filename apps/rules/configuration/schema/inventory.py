@@ -80,3 +80,7 @@ class DatasetSection(Section):
     fields: dict[str, SourceField.PersonalData] = Field(
         default={}, description="Personal-data class by field."
     )
+    searchable: tuple[str, ...] | None = Field(
+        default=None,
+        description="Fields by whose values people find records; all others are not searchable.",
+    )

@@ -1,0 +1,149 @@
+"""Finding a record: by its key, or by a name, an address or another value that it has or had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest
+from django.urls import reverse
+from django.utils.http import urlencode
+
+from apps.audit.actions import Act
+from apps.audit.services import Subject, record
+from apps.connectors.errors import LockstepError
+from apps.core.admin import explain
+from apps.core.selectors import by_id
+from apps.ledger.selectors.former_values import find_by_former_value
+from apps.ledger.selectors.record_family import Address, Family, parse_keys, record_family
+from apps.rules.models import Rule
+from apps.sources.live import keys_by_value
+from apps.sources.models import Dataset, Field
+from apps.sources.selectors import datasets
+
+if TYPE_CHECKING:
+    from apps.accounts.models import User
+
+MOST_ASKED = 20
+Place = tuple[Dataset, str]
+"""A field of a dataset."""
+
+
+def families(every: list[Rule], found: Iterable[Address]) -> list[Family]:
+    """The records at these addresses, each once, however many systems have it."""
+    chosen: list[Family] = []
+    seen: set[Address] = set()
+    for address in found:
+        if address not in seen:
+            family = record_family(every, address)
+            seen |= set(family.addresses)
+            chosen.append(family)
+    return chosen
+
+
+def search_everywhere(request: HttpRequest, every: list[Rule], text: str) -> list[Address]:
+    """Records that have or had this value: in the fields that are marked as searchable."""
+    places = _marked_places(every, request.user)
+    _note(request, [f"{dataset}: {name}" for dataset, name in places])
+    found = find_by_former_value(every, text)
+    for place in places[:MOST_ASKED]:
+        found += _search_now(request, place, text)
+    if len(places) > MOST_ASKED:
+        messages.info(
+            request, f"The first {MOST_ASKED} of {len(places)} searchable fields were searched."
+        )
+    return found
+
+
+def search_field(request: HttpRequest, where: str, text: str) -> list[Address]:
+    """Records that have this value now, in one field. where: `dataset id:field`.
+
+    Raises Http404 for a field that is not there for this person.
+    """
+    dataset_id, _, name = where.partition(":")
+    dataset = by_id(datasets(request.user), dataset_id)
+    if dataset is None or not dataset.fields.filter(name=name, missing_since=None).exists():
+        raise Http404("no such dataset or field")
+    _note(request, [f"{dataset}: {name}"])
+    found = _search_now(request, (dataset, name), text)
+    if not found:
+        messages.warning(request, f"No record of {dataset} has this value in {name} now.")
+    return found
+
+
+def _search_now(request: HttpRequest, place: Place, text: str) -> list[Address]:
+    dataset, name = place
+    try:
+        return [Address(dataset.pk, key) for key in keys_by_value(dataset, name, text)]
+    except LockstepError as error:
+        messages.error(request, explain(error))
+        return []
+
+
+def _note(request: HttpRequest, fields: Sequence[str]) -> None:
+    """On record is who searched where, never for what: that may be a person."""
+    actor: User = request.user  # type: ignore[assignment]
+    subject = Subject("ledger.change", label="records")
+    record(Act.RECORDS_SEARCHED, subject, actor=actor, details={"fields": sorted(fields)})
+
+
+def _marked_places(every: list[Rule], user: Any) -> list[Place]:
+    """The searchable fields that rules map, of datasets that this person may look at."""
+    mapped = {pk for rule in every for pk in (rule.mapping.left_id, rule.mapping.right_id)}
+    visible = datasets(user).filter(pk__in=mapped).select_related("source")
+    rows = Field.objects.filter(dataset__in=visible, searchable=True, missing_since=None)
+    by_id = {dataset.pk: dataset for dataset in visible}
+    return [(by_id[row.dataset_id], row.name) for row in rows.order_by("dataset", "position")]
+
+
+def searchable(every: list[Rule], visible: Any) -> list[tuple[str, str]]:
+    """Fields by whose value a source can be searched: those that rules map, by dataset."""
+    allowed = set(visible.values_list("pk", flat=True))
+    found: dict[str, str] = {}
+    for rule in every:
+        mapping = rule.mapping
+        for dataset, column in ((mapping.left, "left"), (mapping.right, "right")):
+            if dataset.pk not in allowed:
+                continue
+            for name in mapping.fields.exclude(**{column: ""}).values_list(column, flat=True):
+                found[f"{dataset.pk}:{name}"] = f"{dataset}: {name}"
+    return sorted(found.items(), key=lambda item: item[1])
+
+
+def places_to_ask(chosen: Sequence[Rule], text: str) -> list[dict[str, Any]]:
+    """Where a record with this key might be, though no rule has met it: each rule can be asked."""
+    found = []
+    for rule in chosen[:MOST_ASKED]:
+        for dataset in (rule.mapping.left, rule.mapping.right):
+            key = parse_keys(text)[-1 if len(dataset.key) > 1 else 1]
+            is_canonical = text.startswith("[") and text.endswith("]")
+            at = Address(dataset.pk, text if is_canonical else key)
+            query = urlencode({"key": at.key, "why": str(rule.pk)})
+            found.append({"rule": rule, "dataset": dataset, "url": f"{record_url(at)}?{query}#why"})
+    return found
+
+
+def known_datasets(found: Iterable[Family]) -> dict[UUID, Dataset]:
+    """The datasets of these records, by id."""
+    ids = {address.dataset_id for family in found for address in family.addresses}
+    return Dataset.objects.select_related("source").in_bulk(ids)
+
+
+def record_url(address: Address) -> str:
+    """The permalink of a record: its key is in it as a hash only."""
+    return reverse("admin:ledger_change_record", args=(address.dataset_id, address.digest))
+
+
+def hit(family: Family, known: dict[UUID, Dataset]) -> dict[str, Any]:
+    """What a page shows of a record that was found."""
+    first = family.addresses[0]
+    key_query = urlencode({"key": first.key})
+    return {
+        "url": record_url(first),
+        "url_with_key": f"{record_url(first)}?{key_query}",
+        "key": first.key,
+        "places": [(known.get(a.dataset_id), a.key) for a in family.addresses],
+        "dataset": known.get(first.dataset_id),
+    }

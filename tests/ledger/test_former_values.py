@@ -1,0 +1,150 @@
+"""Records are found by what they were called, also when they are gone from every platform."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.urls import reverse
+
+from apps.audit.actions import Act
+from apps.audit.models import AuditEvent
+from apps.core.clock import now
+from apps.ledger.models import Change, FormerValue, Segment
+from apps.ledger.selectors.former_values import find_by_former_value
+from apps.ledger.selectors.words import words_of
+from apps.ledger.services import forget_rule, maintain
+from apps.rules.models import Rule
+from apps.runs.models import Run
+from apps.runs.services import follow_searchable_fields, keep_former_values_of_runs
+from apps.sources.models import Field
+from tests.people import administrator, person, signed_in
+from tests.two_way import TwoWay, key
+
+LIVE = "admin:ledger_change_live"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("  Zoë MÜLLER-Lüdenscheidt ", ["zoe", "muller", "ludenscheidt"]),
+        ("Maria <Maria.Lopez@Example.COM>", ["maria", "maria.lopez@example.com"]),
+        ("+41 (0)79 123-45-67", ["#791234567"]),
+        ("079 123 45 67", ["#791234567"]),
+        ("Straße", ["strasse"]),
+        ("\uff21\uff22\uff23 Ltd.", ["abc", "ltd"]),  # letters of full width
+        ("李小龙", ["李小龙"]),
+        ("120.50", ["120.5"]),
+        ("7.0", ["7"]),
+        ("", []),
+        ("—", []),
+    ],
+)
+def test_a_value_is_cut_into_words_that_are_written_in_one_way(value, words):
+    assert words_of(value) == words
+
+
+def test_a_long_text_is_found_by_its_beginning():
+    words = words_of(" ".join(f"w{n}" for n in range(10_000)))
+    assert words[0] == "w0"
+    assert len(words) == 20
+    assert max(map(len, words_of("x" * 5_000))) <= 100
+
+
+pages = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> TwoWay:
+    """Three records; the first is renamed, and then gone on both platforms."""
+    pair = TwoWay(tmp_path)
+    pair.add_contacts(3)
+    pair.on_left("UPDATE contacts SET name = 'Maria López', phone = '+49 30 901820' WHERE id = 1")
+    pair.run()
+    pair.on_left("UPDATE contacts SET name = 'Maria Weiß' WHERE id = 1")
+    pair.run()
+    pair.on_left("DELETE FROM contacts WHERE id = 1")
+    pair.run()
+    assert len(pair.accounts()) == 2
+    keep_former_values_of_runs()
+    return pair
+
+
+def every() -> list[Rule]:
+    return list(Rule.objects.select_related("mapping"))
+
+
+def found(text: str) -> list[str]:
+    return sorted({address.key for address in find_by_former_value(every(), text)})
+
+
+@pages
+def test_a_record_that_is_gone_is_found_by_names_numbers_and_mail_that_it_had(pair):
+    for text in ("lopez", "maria LÓPEZ", "Weiß, Maria", "m.lopez1@example.com", "+49 30 901820"):
+        assert found(text) == [key(1)], text
+    for text in ("lopez weiss", "lop", "", "--", "nobody@example.com", "030 90182"):
+        assert found(text) == [], text
+    tokens = [bytes(token) for token in FormerValue.objects.values_list("token", flat=True)]
+    assert all(len(token) == 16 and b"lopez" not in token for token in tokens)
+
+
+@pages
+def test_what_both_shelves_hold_is_found_until_its_time_is_over(pair):
+    later = now() + timedelta(minutes=1)
+    maintain(compact_before=later, expire_before=now() - timedelta(days=1), kept_runs=())
+    assert not Change.objects.exists()
+    assert Segment.objects.exists()
+    assert found("lopez") == [key(1)]
+    maintain(compact_before=later, expire_before=later, kept_runs=())
+    assert not FormerValue.objects.exists()
+    assert found("lopez") == []
+
+
+@pages
+def test_they_are_kept_once_and_forgotten_with_their_rule(pair):
+    before = list(FormerValue.objects.order_by("pk").values_list("token", "change_id"))
+    assert before
+    Run.objects.update(former_values_kept=False)
+    assert keep_former_values_of_runs() == Run.objects.count()
+    assert list(FormerValue.objects.order_by("pk").values_list("token", "change_id")) == before
+    assert keep_former_values_of_runs() == 0
+    forget_rule(pair.rule.pk)
+    assert not FormerValue.objects.exists()
+
+
+@pages
+def test_a_field_that_is_marked_later_is_searched_back_to_the_beginning(pair):
+    pair.on_left("UPDATE contacts SET credit = 1 WHERE id = 2")
+    pair.run()
+    follow_searchable_fields()
+    keep_former_values_of_runs()
+    assert found("120.50") == []
+    Field.objects.filter(dataset=pair.mapping.left, name="credit").update(searchable=True)
+    assert follow_searchable_fields() == 1
+    keep_former_values_of_runs()
+    assert found("120.50") == [key(1), key(2)]
+    assert follow_searchable_fields() == 0
+
+
+def search(user: Any, text: str) -> Any:
+    return signed_in(user).post(reverse(LIVE), {"where": "", "value": text})
+
+
+@pages
+def test_the_page_finds_what_is_there_and_what_is_gone(pair):
+    root = administrator()
+    gone = search(root, "Maria Lopez")
+    assert [hit["key"] for hit in gone.context["hits"]] == [key(1)]
+    there = search(root, "m.lopez2@example.com")
+    assert [hit["key"] for hit in there.context["hits"]] == [key(2)]
+    nobody = search(root, "Nobody Nowhere")
+    assert nobody.context["hits"] == []
+    assert "in a field that is searchable" in nobody.content.decode()
+    event = AuditEvent.objects.filter(action=Act.RECORDS_SEARCHED).order_by("at").first()
+    assert "lopez" not in str(event.details).lower()
+    names = {field.rpartition(": ")[2] for field in event.details["fields"]}
+    assert names == {"display_name", "email_address", "mail", "name", "phone"}
+    stranger = person("stranger", "ledger.view_change", "rules.view_rule", reaches_all=False)
+    assert search(stranger, "Maria Lopez").context["hits"] == []
