@@ -4,24 +4,20 @@ A database may check a foreign key with each record, so a parent must be inserte
 children and deleted after them. Records that refer to one another in a circle have no such order:
 they are kept together, because they can only be written by one statement, where at all.
 
-The circles are the strongly connected components of the graph of references, found by R. Tarjan,
-"Depth-first search and linear graph algorithms", SIAM J. Comput. 1 (1972), which gives each
-component after all that it refers to.
+The circles are the strongly connected components of the graph of references.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from apps.connectors.base import DatasetSchema, Operation, WriteResult
+from apps.connectors.components import Parents, components_of
 from apps.connectors.sql_writing import PreparedBatch
-
-Parents = dict[int, list[int]]
-"""By row of a batch the rows that it refers to, itself aside."""
 
 
 def ordered(
@@ -34,7 +30,7 @@ def ordered(
     parents = _parents(prepared, current)
     if not parents:
         return prepared, lambda result: result
-    components = list(_components(parents, prepared.num_rows))
+    components = list(components_of(parents, prepared.num_rows))
     generations = _generations(components, parents)
     by_generation = sorted(range(len(components)), key=generations.__getitem__)
     if prepared.operation is Operation.DELETE:
@@ -79,48 +75,6 @@ def _parents(prepared: PreparedBatch, current: DatasetSchema) -> Parents:
 
 def _values(columns: Sequence[pa.ChunkedArray]) -> list[tuple[Any, ...]]:
     return list(zip(*(column.to_pylist() for column in columns), strict=True))
-
-
-def _components(parents: Parents, count: int) -> Iterator[list[int]]:
-    """The strongly connected components, each after those that it refers to."""
-    found = [-1] * count  # in which order the rows were reached
-    lowest = [0] * count
-    waiting: list[int] = []
-    is_waiting = [False] * count
-    reached = 0
-    for start in range(count):
-        path: list[tuple[int, Iterator[int]]] = []
-        enter = start if found[start] < 0 else None
-        while enter is not None or path:
-            if enter is not None:
-                found[enter] = lowest[enter] = reached
-                reached += 1
-                waiting.append(enter)
-                is_waiting[enter] = True
-                path.append((enter, iter(parents.get(enter, ()))))
-            row, left = path[-1]
-            enter = None
-            for parent in left:
-                if found[parent] < 0:
-                    enter = parent
-                    break
-                if is_waiting[parent]:
-                    lowest[row] = min(lowest[row], found[parent])
-            if enter is not None:
-                continue
-            path.pop()
-            if path:
-                lowest[path[-1][0]] = min(lowest[path[-1][0]], lowest[row])
-            if lowest[row] == found[row]:
-                yield _popped(waiting, is_waiting, row)
-
-
-def _popped(waiting: list[int], is_waiting: list[bool], until: int) -> list[int]:
-    component: list[int] = []
-    while not component or component[-1] != until:
-        component.append(waiting.pop())
-        is_waiting[component[-1]] = False
-    return sorted(component)
 
 
 def _generations(components: Sequence[Sequence[int]], parents: Parents) -> list[int]:

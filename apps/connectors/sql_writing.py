@@ -282,23 +282,30 @@ def _verdict(
 def write_isolating(
     prepared: PreparedBatch, write: Callable[[Sequence[int]], None], rows: Sequence[int]
 ) -> None:
+    """Write the rows together; what is refused gets its outcome (`isolated`)."""
+    for row, problem in isolated(prepared, write, rows).items():
+        prepared.settle(row, problem)
+
+
+def isolated(
+    prepared: PreparedBatch, write: Callable[[Sequence[int]], None], rows: Sequence[int]
+) -> dict[int, WriteProblem]:
     """Write the rows together; when one is refused, halve until the bad ones stand alone.
 
-    `write` leaves nothing behind when it raises RowRefused. A circle is never halved: when it is
-    refused, so is each of its rows.
+    Returns why, by row. `write` leaves nothing behind when it raises RowRefused. A circle is never
+    halved: when it is refused, so is each of its rows.
     """
     if not rows:
-        return
+        return {}
     try:
         write(rows)
     except RowRefused as refusal:
         middle = _middle(prepared, rows)
         if middle == 0:
-            for row in rows:
-                prepared.settle(row, refusal.problem)
-            return
-        write_isolating(prepared, write, rows[:middle])
-        write_isolating(prepared, write, rows[middle:])
+            return dict.fromkeys(rows, refusal.problem)
+        first = isolated(prepared, write, rows[:middle])
+        return first | isolated(prepared, write, rows[middle:])
+    return {}
 
 
 def _middle(prepared: PreparedBatch, rows: Sequence[int]) -> int:

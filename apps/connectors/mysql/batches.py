@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from apps.connectors.base import Operation, WriteProblem, WriteStatus
+from apps.connectors.exchanging import Exchange, Vacancy, write_updates
 from apps.connectors.mysql.connection import quote
 from apps.connectors.mysql.staging import Stage
 from apps.connectors.mysql.target import Target
@@ -64,7 +65,20 @@ class BatchWriter:
         self._judge()
         self._stage.discard(sorted(prepared.exceptions))
         for rows in self._in_turn():
-            write_isolating(prepared, self._attempt, rows)
+            if prepared.operation is Operation.UPDATE:
+                exchange = Exchange(lambda: self._target.savepoint("exchange"), self._vacate)
+                write_updates(prepared, self._target.table.schema, self._attempt, exchange, rows)
+            else:
+                write_isolating(prepared, self._attempt, rows)
+
+    def _vacate(self, vacancy: Vacancy) -> None:
+        column = self._target.table.column_list([vacancy.field.name])[0]
+        literal = "NULL" if vacancy.value is None else f"'{vacancy.value}'"
+        with self._target.refusing():
+            self._target.run(
+                f"UPDATE {self._target.name} t JOIN {self._stage.name} s ON {self._match()} "
+                f"SET t.{quote(column.name)} = {column.staged(literal)} WHERE s.n = {vacancy.row}"
+            )
 
     def _in_turn(self) -> Iterator[list[int]]:
         """The pending rows in parts, each of which one statement can write.

@@ -102,14 +102,14 @@ class Target:
                 self.connection.close()
 
     @contextmanager
-    def savepoint(self) -> Iterator[None]:
+    def savepoint(self, name: str = "whole") -> Iterator[None]:
         """Undo what is done inside when an exception that the connection survives leaves it."""
-        self.run("SAVEPOINT lockstep_whole")
+        self.run(f"SAVEPOINT lockstep_{name}")
         try:
             yield
         except Exception as error:
             if not isinstance(error, pymysql.err.MySQLError | OSError) and self.connection.open:
-                self.run("ROLLBACK TO SAVEPOINT lockstep_whole")
+                self.run(f"ROLLBACK TO SAVEPOINT lockstep_{name}")
             raise
 
     @contextmanager

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 
 from apps.connectors.base import Operation
 from apps.connectors.errors import TargetBusy
+from apps.connectors.exchanging import Exchange, Vacancy, write_updates
 from apps.connectors.postgresql.connection import quote, refusal
 from apps.connectors.postgresql.sequences import advance_sequence
 from apps.connectors.postgresql.target import Target
@@ -20,6 +22,7 @@ from apps.connectors.sql_writing import (
     STALE,
     TAKEN,
     PreparedBatch,
+    RowRefused,
     write_isolating,
 )
 
@@ -52,15 +55,53 @@ class BatchWriter:
         if not self._is_unique:
             self._settle_ambiguous(rows)
             rows = self._prepared.pending()
-        statement = (
-            self._update_statement()
-            if self._prepared.operation is Operation.UPDATE
-            else self._delete_statement()
-        )
-        write_isolating(self._prepared, lambda part: self._change(statement, part), rows)
+        if self._prepared.operation is Operation.UPDATE:
+            self._update(rows)
+        else:
+            statement = self._delete_statement()
+            write_isolating(self._prepared, lambda part: self._change(statement, part), rows)
         left = [row for row in self._prepared.pending() if row not in self._written]
         if left:
             self._judge_unchanged(left)
+
+    def _update(self, rows: list[int]) -> None:
+        statement = self._update_statement()
+        write_updates(
+            self._prepared,
+            self._target.table.schema,
+            lambda part: self._change(statement, part),
+            Exchange(self._exchanging, self._vacate),
+            rows,
+        )
+
+    @contextmanager
+    def _exchanging(self) -> Iterator[None]:
+        written = set(self._written)
+        try:
+            with self._target.connection.transaction():
+                yield
+        except BaseException:
+            self._written = written
+            raise
+
+    def _vacate(self, vacancy: Vacancy) -> None:
+        """The stage takes what the record holds meanwhile for its value before."""
+        names = list(self._prepared.before.column_names)
+        place = names.index(vacancy.field.name)
+        literal = "NULL" if vacancy.value is None else f"'{vacancy.value}'"
+        column, stage = self._before[place], self._target.stage.name
+
+        def vacate() -> None:
+            done = self._target.run(
+                f"UPDATE {self._target.name} t SET {quote(column.name)} = "
+                f"{column.staged(literal)} FROM {stage} s WHERE {self._match} "
+                f"AND {self._unchanged()} AND s.n = {vacancy.row}"
+            )
+            if done.rowcount != 1:
+                raise RowRefused(DUPLICATE)
+            self._target.run(f"UPDATE {stage} SET b{place} = {literal} WHERE n = {vacancy.row}")
+
+        self._target.guarded(vacate)
 
     def _insert(self, rows: list[int]) -> None:
         if not (self._is_unique and self._insert_at_once(rows)):

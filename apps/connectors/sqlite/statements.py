@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from apps.connectors.base import DatasetSchema, WriteProblem, WriteStatus
+from apps.connectors.exchanging import Vacancy
 from apps.connectors.returning import Found
 from apps.connectors.sql import find_fields
 from apps.connectors.sql_returning import found_records
-from apps.connectors.sql_writing import RowRefused
+from apps.connectors.sql_writing import PreparedBatch, RowRefused
 from apps.connectors.sqlite.connection import quote, refusal, translate
-from apps.connectors.sqlite.reading import KEYS_TABLE, to_batch
+from apps.connectors.sqlite.reading import KEYS_TABLE, key_match, to_batch
+from apps.connectors.sqlite.types import bound_values
 
 STALE_UNREADABLE = WriteProblem(WriteStatus.STALE, "record.malformed", "The record is unreadable.")
 
@@ -42,6 +44,26 @@ def refusing(connection: sqlite3.Connection, where: str) -> Iterator[None]:
         if problem is None:
             raise translate(error, where) from error
         raise RowRefused(problem) from error
+
+
+def vacate(
+    connection: sqlite3.Connection,
+    prepared: PreparedBatch,
+    current: DatasetSchema,
+    vacancy: Vacancy,
+) -> None:
+    """Let a record that was judged give up its unique value for a moment. Raises RowRefused."""
+    keys = find_fields(current, prepared.key.column_names)
+    columns = prepared.key.slice(vacancy.row, 1)
+    values = [bound_values(columns.column(field.name), field)[0] for field in keys]
+    where = " AND ".join(key_match(field, f"?{i + 2}") for i, field in enumerate(keys))
+    or_abort = overruling(connection, current.name)
+    with refusing(connection, current.name):
+        connection.execute(
+            f"UPDATE {or_abort}{quote(current.name)} AS t SET {quote(vacancy.field.name)} = ?1 "
+            f"WHERE {where}",
+            (vacancy.value, *values),
+        )
 
 
 def overruling(connection: sqlite3.Connection, table: str) -> str:

@@ -27,6 +27,7 @@ from apps.connectors.base import (
     WriteSession,
 )
 from apps.connectors.errors import RecordError, SchemaMismatch, TargetBusy
+from apps.connectors.exchanging import Exchange, write_updates
 from apps.connectors.returning import Found
 from apps.connectors.sql import find_fields
 from apps.connectors.sql_ordering import ordered
@@ -53,6 +54,7 @@ from apps.connectors.sqlite.statements import (
     read_staged,
     refusing,
     savepoint,
+    vacate,
 )
 from apps.connectors.sqlite.types import bound_values, keeps_exactly
 
@@ -236,7 +238,14 @@ def _write(connection: sqlite3.Connection, prepared: PreparedBatch, current: Dat
                 with circle(connection, prepared, current, part) if is_circle else nullcontext():
                     run(part)
 
-    write_isolating(prepared, write, prepared.pending())
+    if prepared.operation is not Operation.UPDATE:
+        write_isolating(prepared, write, prepared.pending())
+        return
+    exchange = Exchange(
+        lambda: savepoint(connection, "exchange"),
+        lambda vacancy: vacate(connection, prepared, current, vacancy),
+    )
+    write_updates(prepared, current, write, exchange, prepared.pending())
 
 
 def _statement(

@@ -13,6 +13,7 @@ Tests that need a capability the connector does not declare are skipped.
 from __future__ import annotations
 
 from apps.connectors.testing.assigning import AssignedKeyBehaviour
+from apps.connectors.testing.exchanging import ExchangeBehaviour
 from apps.connectors.testing.harness import (
     ALREADY,
     APPLIED,
@@ -51,6 +52,7 @@ __all__ = [
     "STALE",
     "AssignedKeyBehaviour",
     "ConformanceSuite",
+    "ExchangeBehaviour",
     "Harness",
     "LoadingBehaviour",
     "ReadingBehaviour",
@@ -77,6 +79,7 @@ class ConformanceSuite(
     ReturningBehaviour,
     AssignedKeyBehaviour,
     ReferenceBehaviour,
+    ExchangeBehaviour,
     LoadingBehaviour,
 ):
     """All of it. A subclass defines the fixture `harness`."""

@@ -108,11 +108,16 @@ class Harness:
         self.connector = connector
 
     def make(
-        self, fields: Sequence[FieldSchema], key: tuple[str, ...], rows: pa.Table
+        self,
+        fields: Sequence[FieldSchema],
+        key: tuple[str, ...],
+        rows: pa.Table,
+        unique_keys: tuple[tuple[str, ...], ...] = (),
     ) -> DatasetSchema:
         """A new dataset with these fields that holds these rows, as the connector describes it."""
-        name = f"t_{uuid.uuid4().hex[:12]}"
-        self.connector.create_dataset(DatasetSchema(name=name, fields=tuple(fields), key=key))
+        name = self.new_name()
+        wanted = DatasetSchema(name=name, fields=tuple(fields), key=key, unique_keys=unique_keys)
+        self.connector.create_dataset(wanted)
         dataset = self.connector.describe(name)
         if rows.num_rows:
             with open_session(self.connector, dataset) as session:
@@ -121,6 +126,10 @@ class Harness:
             if result.exceptions:
                 raise AssertionError(f"the rows could not be written: {result.exceptions}")
         return dataset
+
+    def new_name(self) -> str:
+        """A name that no dataset has."""
+        return f"t_{uuid.uuid4().hex[:12]}"
 
     writes_circles = False
     """Whether records that refer to one another in a circle can be written by one batch."""

@@ -47,6 +47,7 @@ from apps.runs.services.parking import in_doubt_conflicts
 from apps.runs.services.receipts import Fate, Receipts, doubt, fates, noted
 from apps.runs.services.rejecting import from_target
 from apps.runs.services.views import LeftViews
+from apps.runs.services.widening import widened
 from apps.runs.services.writing import SideWriter
 
 _DONE_BY_ANOTHER = WriteProblem(
@@ -75,9 +76,17 @@ class BatchOutcome:
     stored: dict[int, Stored] = field(default_factory=dict)
     doubts: dict[int, str] = field(default_factory=dict)
 
-    def lacks_reference(self, change: PlannedChange) -> bool:
+    def may_follow(self, change: PlannedChange) -> bool:
+        """Whether it may get through once others of the batch have."""
+        return self._is(change, "record.reference_missing") or self.takes_a_value(change)
+
+    def takes_a_value(self, change: PlannedChange) -> bool:
+        """Whether it was refused because another record has the value that it brings."""
+        return change.operation == Operation.UPDATE and self._is(change, "record.duplicate")
+
+    def _is(self, change: PlannedChange, code: str) -> bool:
         problem = self.problems.get(change.sequence)
-        return problem is not None and problem.code == "record.reference_missing"
+        return problem is not None and problem.code == code
 
     def add(self, other: BatchOutcome) -> None:
         self.problems.update(other.problems)
@@ -154,13 +163,14 @@ class PartitionApply:
         if self.context.two_way is not None:
             outcome.problems.update(self.refused.blocked(batch))
         outcome.add(self._write(writer, [c for c in batch if c.sequence not in outcome.problems]))
-        waiting = [change for change in batch if outcome.lacks_reference(change)]
-        while waiting and len(waiting) < len(batch):  # a record may refer to one after it
+        waiting = [change for change in batch if outcome.may_follow(change)]
+        while waiting and len(waiting) < len(batch):  # a record may rely on one after it
             outcome.replace(waiting, self._write(writer, waiting))
-            left = [change for change in waiting if outcome.lacks_reference(change)]
+            left = [change for change in waiting if outcome.may_follow(change)]
             if len(left) == len(waiting):
                 break
             waiting = left
+        self._exchange(writer, [c for c in batch if outcome.takes_a_value(c)], outcome)
         self._settle(batch, outcome)
         self.in_doubt, self.receipts, self.has_noted = False, Receipts(), False
 
@@ -177,16 +187,19 @@ class PartitionApply:
                 self._doubt(change, outcome)
         told = outcome.stored.keys() | outcome.problems.keys()
         for changes in _groups([change for change in batch if change.sequence not in told]):
-            result, stored = self._write_alike(writer, side, changes)
-            self.counters["bytes_written"] += result.bytes_written
-            outcome.stored.update(stored)
-            for index, problem in result.exceptions.items():
-                change = changes[index]
-                if problem.status is not WriteStatus.ALREADY:
-                    outcome.problems[change.sequence] = problem
-                elif self._is_anothers(change):
-                    outcome.problems[change.sequence] = _DONE_BY_ANOTHER
+            outcome.add(self._write_alike(writer, side, changes, changes))
         return outcome
+
+    def _exchange(
+        self, writer: WriteSession, waiting: Sequence[PlannedChange], outcome: BatchOutcome
+    ) -> None:
+        """Write updates together that may take values from one another in a circle, though they
+        change different fields."""
+        waiting = [change for change in waiting if change.key_after == change.own_key]
+        if len({change.fields for change in waiting}) > 1:
+            side = self._writer(waiting[0].side)
+            again = self._write_alike(writer, side, waiting, widened(side, waiting))
+            outcome.replace(waiting, again)
 
     def _doubt(self, change: PlannedChange, outcome: BatchOutcome) -> None:
         """Nobody can tell whether it got through: if it cannot be written now, that is kept."""
@@ -196,9 +209,13 @@ class PartitionApply:
             outcome.doubts[change.sequence] = doubt(change, self.context.rule)
 
     def _write_alike(
-        self, writer: WriteSession, side: SideWriter, changes: Sequence[PlannedChange]
-    ) -> tuple[WriteResult, dict[int, Stored]]:
-        """Write changes that go into one ChangeBatch; what the target made of them."""
+        self,
+        writer: WriteSession,
+        side: SideWriter,
+        changes: Sequence[PlannedChange],
+        sent: Sequence[PlannedChange],
+    ) -> BatchOutcome:
+        """Write changes that go into one ChangeBatch. sent: the same, as they are to be written."""
         has_views = changes[0].side == Side.LEFT and self.context.two_way is not None
         views = self.views.by_key if has_views else None
         noting = self._keeps_receipts(changes[0])
@@ -214,11 +231,26 @@ class PartitionApply:
 
         result = side.write(
             writer,
-            side.batch(changes, in_doubt=any(map(self._is_in_doubt, changes))),
+            side.batch(sent, in_doubt=any(map(self._is_in_doubt, changes))),
             self.lease.fence,
             note=note if noting else None,
         )
-        return result, stored or side.stored(changes, result, views)
+        self.counters["bytes_written"] += result.bytes_written
+        stored = stored or side.stored(changes, result, views)
+        return BatchOutcome(self._problems(changes, result), stored)
+
+    def _problems(
+        self, changes: Sequence[PlannedChange], result: WriteResult
+    ) -> dict[int, WriteProblem]:
+        """What was not written, by sequence."""
+        problems: dict[int, WriteProblem] = {}
+        for index, problem in result.exceptions.items():
+            change = changes[index]
+            if problem.status is not WriteStatus.ALREADY:
+                problems[change.sequence] = problem
+            elif self._is_anothers(change):
+                problems[change.sequence] = _DONE_BY_ANOTHER
+        return problems
 
     def _keeps_receipts(self, change: PlannedChange) -> bool:
         """Whether it matters what exactly was stored: for a base, or to find a new key again."""

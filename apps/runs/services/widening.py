@@ -1,0 +1,34 @@
+"""Updates of different fields as one batch: where a record keeps a field, it is written as it is.
+
+Records that pass a unique value on must be written together, whatever else changes in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import orjson
+
+from apps.ledger.selectors import PlannedChange
+from apps.runs.services.reading import live_images
+from apps.runs.services.writing import SideWriter
+
+
+def widened(side: SideWriter, changes: Sequence[PlannedChange]) -> list[PlannedChange]:
+    """The same updates, all of the same fields. Reads the records.
+
+    A record that is gone keeps what its change says, and NULL: its write will find it stale.
+    """
+    names = sorted({name for change in changes for name in orjson.loads(change.before)})
+    types = {name: side.types[name] for name in names}
+    live = live_images(side.reader, types, [change.own_key for change in changes])
+    found = []
+    for change in changes:
+        kept = dict.fromkeys(names) | live.get(change.own_key, {})
+        before, after = (
+            orjson.dumps(kept | orjson.loads(image)).decode()
+            for image in (change.before, change.after)
+        )
+        found.append(replace(change, before=before, after=after, fields=tuple(names)))
+    return found

@@ -1,0 +1,87 @@
+"""Records that swap their unique values, or pass them on, get through in one run."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.ledger.models import Change
+from apps.runs.models import Run
+from apps.runs.services import UndoScope, plan_undo, work_until_finished
+from tests.platforms import PLAIN_FIELDS, Pair
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    """Four clients whose mail must be unique."""
+    pair = Pair(tmp_path, fields=PLAIN_FIELDS)
+    pair.add_customers(4)
+    pair.run()
+    return pair
+
+
+def give(pair: Pair, mails: dict[int, str], **more: Any) -> None:
+    """New mail, and other new values of customer 1."""
+    for number, mail in mails.items():
+        pair.on_left("UPDATE customers SET email = ? WHERE id = ?", mail, number)
+    for name, value in more.items():
+        pair.on_left(f"UPDATE customers SET {name} = ? WHERE id = 1", value)
+
+
+def expect_in_step(pair: Pair, run: Run) -> None:
+    assert (run.rejected, run.stale) == (0, 0)
+    with sqlite3.connect(pair.left_path) as database:
+        sql = "SELECT id, name, email, balance FROM customers ORDER BY id"
+        assert pair.clients() == list(database.execute(sql))
+    database.close()
+    assert pair.run().updated == 0
+
+
+@pytest.mark.parametrize("more", [{}, {"name": "New name"}], ids=["same fields", "other fields"])
+@pytest.mark.parametrize(
+    "mails",
+    [
+        {1: "N2@Example.org", 2: "N1@Example.org"},
+        {1: "N2@Example.org", 2: "N3@Example.org", 3: "N1@Example.org"},
+        {1: "N2@Example.org", 2: "N3@Example.org", 3: "free@example.org"},
+    ],
+    ids=["swap", "circle", "chain"],
+)
+def test_values_are_passed_on_within_one_run(pair, mails, more):
+    give(pair, mails, **more)
+    run = pair.run()
+    assert run.updated == len(mails)
+    expect_in_step(pair, run)
+    written = Change.objects.filter(run_id=run.pk, right_key='["1"]').get()
+    assert sorted(written.field_names) == sorted({"mail", *(["full_name"] if more else [])})
+    assert sorted(written.images()[1]) == sorted(written.field_names)
+
+
+def test_a_swap_is_undone_like_any_other_change(pair):
+    before = pair.clients()
+    give(pair, {1: "N2@Example.org", 2: "N1@Example.org"}, name="New name")
+    run = pair.run()
+    scope = UndoScope(run_id=run.pk)
+    undone = work_until_finished(
+        plan_undo(pair.rule, scope, actor=None, reason="oops", mode=Run.Mode.APPLY)
+    )
+    assert (undone.updated, undone.rejected, undone.stale) == (2, 0, 0)
+    assert pair.clients() == before
+
+
+def test_a_value_that_is_truly_taken_is_a_rejection_and_costs_nothing_else(pair):
+    pair.on_right("INSERT INTO clients (client_id, full_name, mail) VALUES (99, 'X', 'taken')")
+    give(pair, {1: "N2@Example.org", 2: "N1@Example.org", 3: "taken"}, balance="7.25")
+    run = pair.run()
+    assert (run.updated, run.rejected) == (2, 1)
+    assert [rejection.code for rejection in pair.open_rejections()] == ["record.duplicate"]
+    assert [row[2] for row in pair.clients()][:3] == [
+        "N2@Example.org",
+        "N1@Example.org",
+        "N3@Example.org",
+    ]
