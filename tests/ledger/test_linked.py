@@ -270,3 +270,36 @@ def test_both_shelves_tell_the_same(steps):
                 for rule_id in (in_segments, in_rows)
             ]
             assert sorted(map(str, found[0])) == sorted(map(str, found[1])), side
+
+
+def test_what_is_read_ahead_opens_no_segment_again(monkeypatch):
+    rule_id = uuid4()
+    loaded(rule_id, based=True, shift=100)
+    kept = SegmentLinks(rule_id)
+    kept.look_ahead([key(n) for n in range(30)], [key(107)])
+    opened = []
+    monkeypatch.setattr(kept, "_read", lambda keys: opened.append(keys) or iter(()))
+
+    assert [link.right_key for link in kept.of("left", [key(4), key(29)])] == [key(104), key(129)]
+    assert [link.left_key for link in kept.of("right", [key(107)])] == [key(7)]
+    assert kept.table_of("left", [key(5)]).to_pylist()[0]["right_key"] == key(105)
+    assert (
+        kept.bases_of("left", [key(6)]).to_pylist()[0]["left"] == '{"number":"6","name":"name 6"}'
+    )
+    assert opened == []
+    assert kept.of("left", [key(40)]) == []
+    assert opened == [{"left": [key(40)]}]
+
+
+def test_what_is_read_ahead_is_hidden_by_rows_that_come_later():
+    rule_id = uuid4()
+    mine = loaded(rule_id, based=True)
+    kept = SegmentLinks(rule_id)
+    kept.look_ahead([key(n) for n in range(COUNT)], [])
+    store_links(mine, [(key(3), key(3), "moved")])
+    close_links(rule_id, [(key(4), key(4))])
+
+    assert kept.of("left", [key(3), key(4), key(5)])[0].left_key == key(5)
+    assert kept.bases_of("left", [key(3), key(4)]).num_rows == 0
+    links = links_of_left(rule_id, [key(3), key(4), key(5)], kept=kept).to_pylist()
+    assert sorted(row["left_key"] for row in links) == [key(3), key(5)]

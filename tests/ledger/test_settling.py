@@ -199,7 +199,7 @@ def test_held_links_are_as_both_sides_are_now():
     mine = work()
     hold_links(mine, refreshed(("1", "a", {"x": "1"}, {"x": "2"}), ("2", "b", None, {"x": "3"})))
 
-    found = bases_of(mine.rule_id, left_keys=[key(1)], right_keys=[key("b")]).to_pylist()
+    found = bases_of(mine.rule_id, [key(1), key(2)]).to_pylist()
     assert sorted((row["left"], row["right"]) for row in found if row["left"]) == [
         ('{"x":"1"}', '{"x":"2"}')
     ]

@@ -36,6 +36,7 @@ from apps.ledger.selectors.link_tables import (
     links_of_left,
     links_of_right,
 )
+from apps.ledger.selectors.linked import SegmentLinks
 from apps.ledger.selectors.masking import masked, rule_masks
 from apps.ledger.selectors.plans import PlannedChange, PlanReader, planned_changes
 from apps.ledger.selectors.receipts import Receipts, receipts_of
@@ -51,6 +52,7 @@ __all__ = [
     "PlanReader",
     "PlannedChange",
     "Receipts",
+    "SegmentLinks",
     "applied_sample",
     "based_link_batches",
     "bases_of",

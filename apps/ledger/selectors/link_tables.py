@@ -19,14 +19,18 @@ from apps.engine.types_sql import key_values
 from apps.ledger.models import Link
 from apps.ledger.selectors.keys import key_hash
 from apps.ledger.selectors.link_rows import copied_links, links_of_hashes, rows_of_hashes
-from apps.ledger.selectors.linked import LINK_COLUMNS, LINKS, KeptLink, SegmentLinks
+from apps.ledger.selectors.linked import (
+    BASES,
+    LINK_COLUMNS,
+    LINKS,
+    KeptLink,
+    SegmentLinks,
+)
 
 LINK_BATCH = 50_000
 BASED_PAGE = 10_000
 MOST_BASED_ROWS = 200_000
 """Bases in rows are opened one by one: beyond so many, their hashes are compared instead."""
-
-BASES = pa.schema([(name, pa.string()) for name in ("left_key", "right_key", "left", "right")])
 
 
 def link_batches(rule_id: UUID, *, images: bool = True) -> Iterator[pa.Table]:
@@ -146,27 +150,36 @@ def _found(rule_id: UUID, side: str, keys: Sequence[str]) -> Iterator[Link]:
     return links_of_hashes(rule_id, side, [key_hash(key) for key in keys])
 
 
-def links_of_left(rule_id: UUID, left_keys: Sequence[str]) -> pa.Table:
-    """The links of these left keys (schema `LINKS`)."""
-    return _links_of(rule_id, "left", left_keys)
+def links_of_left(
+    rule_id: UUID, left_keys: Sequence[str], *, kept: SegmentLinks | None = None
+) -> pa.Table:
+    """The links of these left keys (schema `LINKS`). kept: those in segments, read ahead."""
+    return _links_of(_kept(rule_id, kept), "left", left_keys)
 
 
 def links_of_right(
-    rule_id: UUID, right_keys: Sequence[str], *, but: Collection[str] = ()
+    rule_id: UUID,
+    right_keys: Sequence[str],
+    *,
+    but: Collection[str] = (),
+    kept: SegmentLinks | None = None,
 ) -> pa.Table:
     """The links of these right keys (schema `LINKS`).
 
     but: left keys whose links are known already, and need not be found again.
     """
-    return _links_of(rule_id, "right", right_keys, but)
+    return _links_of(_kept(rule_id, kept), "right", right_keys, but)
+
+
+def _kept(rule_id: UUID, kept: SegmentLinks | None) -> SegmentLinks:
+    return SegmentLinks(rule_id) if kept is None else kept
 
 
 def _links_of(
-    rule_id: UUID, side: str, keys: Sequence[str], known: Collection[str] = ()
+    kept: SegmentLinks, side: str, keys: Sequence[str], known: Collection[str] = ()
 ) -> pa.Table:
     hashes = [key_hash(key) for key in keys]
-    rows = _table(list(rows_of_hashes(rule_id, side, hashes, LINK_COLUMNS)), LINKS)
-    kept = SegmentLinks(rule_id)
+    rows = _table(list(rows_of_hashes(kept.rule_id, side, hashes, LINK_COLUMNS)), LINKS)
     if known and not kept.cross:  # both keys of a link are the same
         keys = sorted(set(keys) - set(known))
     return pa.concat_tables([rows, kept.table_of(side, keys)])
@@ -185,23 +198,21 @@ def links_named(rule_id: UUID, *, left_key: str = "", right_key: str = "") -> li
 
 
 def bases_of(
-    rule_id: UUID, left_keys: Sequence[str] = (), right_keys: Sequence[str] = ()
+    rule_id: UUID, left_keys: Sequence[str], *, kept: SegmentLinks | None = None
 ) -> pa.Table:
     """The bases of the links of these keys: left_key, right_key, left, right (images, JSON).
 
     left: the left view, right: the right record, as they were when they last agreed; NULL where
     the side had no record (held or marked links). Links that keep no base are left out.
+    kept: links in segments, read ahead.
     """
-    found: dict[tuple[str, str], Link | KeptLink] = {}
-    kept = SegmentLinks(rule_id)
-    for side, keys in (("left", left_keys), ("right", right_keys)):
-        based: list[Link | KeptLink] = list(_found(rule_id, side, keys))
-        based += kept.of(side, keys)
-        found.update(((link.left_key, link.right_key), link) for link in based if link.has_base)
-    opened = [(link, *link.base()) for link in found.values()]
-    return _table(
-        [(link.left_key, link.right_key, left, right) for link, left, right in opened], BASES
-    )
+    rows = [
+        (link.left_key, link.right_key, *link.base())
+        for link in _found(rule_id, "left", left_keys)
+        if link.has_base
+    ]
+    in_segments = _kept(rule_id, kept).bases_of("left", left_keys)
+    return pa.concat_tables([_table(rows, BASES), in_segments])
 
 
 def link_table(pairs: Sequence[tuple[str, str]]) -> pa.Table:

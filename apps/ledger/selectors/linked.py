@@ -8,7 +8,7 @@ link afterwards is told by rows (`models.Link`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from uuid import UUID
@@ -28,8 +28,11 @@ from apps.ledger.selectors.link_rows import rows_of_hashes
 
 LINK_COLUMNS = ("left_key", "right_key", "left_image", "right_image", "state")
 LINKS = pa.schema([(name, pa.string()) for name in LINK_COLUMNS])
+BASES = pa.schema([(name, pa.string()) for name in ("left_key", "right_key", "left", "right")])
 KEYS = ("left_key", "right_key")
 FEW_KEYS = 20
+MOST_AHEAD = 100_000
+_ROW = ("left_key", "right_key", "image", "base_left", "base_right", "run_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +64,67 @@ class KeptLink:
         return self.opened or (None, None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Links as a segment holds them: columns `_ROW`.
+
+    hashed: `image` is the hash of the base already.
+    """
+
+    table: pa.Table
+    hashed: bool
+
+    def instances(self, rule_id: UUID) -> Iterator[KeptLink]:
+        columns = [self.table.column(name).to_pylist() for name in _ROW]
+        for row in zip(*columns, strict=True):
+            yield _instance(rule_id, *row, hashed=self.hashed)
+
+    def images(self) -> tuple[pa.Array, pa.Array] | None:
+        """The hashes of both images of the bases; None where there is no base."""
+        if self.hashed:
+            image = self.table.column("image")
+            return image, image
+        return _base_hashes(self.table)
+
+    def bases(self) -> pa.Table:
+        """Those that have one (schema `BASES`)."""
+        left, right = (self.table.column(f"base_{side}") for side in ("left", "right"))
+        has_base = pc.or_(left.is_valid(), right.is_valid())
+        table = pa.table(
+            [*(self.table.column(name) for name in KEYS), _records(left), _records(right)],
+            schema=BASES,
+        )
+        return table.filter(has_base)
+
+    def only(self, side: str, keys: pa.Array) -> _Rows:
+        """Those with one of these keys of a side."""
+        chosen = pc.is_in(self.table.column(f"{side}_key"), value_set=keys)
+        return _Rows(self.table.filter(chosen), self.hashed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """What was read at once. keys: of each side, all that was asked for."""
+
+    keys: Mapping[str, set[str]]
+    rows: Sequence[_Rows]
+
+    def of(self, side: str, keys: Sequence[str]) -> Iterator[_Rows]:
+        """What is there of those of these keys that were read."""
+        wanted = pa.array([key for key in keys if key in self.keys[side]], pa.string())
+        for rows in self.rows if len(wanted) else ():
+            chosen = rows.only(side, wanted)
+            if chosen.table.num_rows:
+                yield chosen
+
+
 class SegmentLinks:
     """The links of one rule that are kept in segments."""
 
     def __init__(self, rule_id: UUID) -> None:
         self.rule_id = rule_id
         self.segments = list(Segment.objects.filter(rule_id=rule_id, linked=True).order_by("pk"))
+        self._ahead: _Ahead | None = None
 
     def __bool__(self) -> bool:
         return bool(self.segments)
@@ -155,6 +213,17 @@ class SegmentLinks:
             table = table.append_column(KEYS[1], table.column(KEYS[0]))
         return opened, table, mask
 
+    def look_ahead(self, lefts: Sequence[str], rights: Sequence[str]) -> None:
+        """Read what these keys have at once: what is asked of them later opens no segment again.
+
+        Whether rows stand over it is asked each time. Beyond MOST_AHEAD keys nothing is kept.
+        """
+        keys = {"left": set(lefts), "right": set(rights)}
+        if not self.cross:  # both keys of a link are the same
+            keys = dict.fromkeys(keys, keys["left"] | keys["right"])
+        if self.segments and 0 < max(map(len, keys.values())) <= MOST_AHEAD:
+            self._ahead = _Ahead(keys, list(self._read(keys)))
+
     def of(self, side: str, keys: Sequence[str]) -> list[KeptLink]:
         """The links that these keys of a side have, with their bases."""
         entries = self.entries(side, keys)
@@ -165,17 +234,21 @@ class SegmentLinks:
 
     def entries(self, side: str, keys: Sequence[str]) -> list[KeptLink]:
         """The same, with those that rows stand over."""
-        found: list[KeptLink] = []
-        for opened, _, mask in self._having(side, keys):
-            found += _instances(opened.file, pc.indices_nonzero(mask), self.rule_id)
-        return found
+        found = self._found(side, keys)
+        return [link for rows in found for link in rows.instances(self.rule_id)]
 
     def table_of(self, side: str, keys: Sequence[str]) -> pa.Table:
         """The links that these keys of a side have (schema `LINKS`)."""
-        tables = [LINKS.empty_table()]
-        for opened, table, mask in self._having(side, keys):
-            tables.append(_links(table.filter(mask), _image_columns(opened.file, mask)))
-        found = pa.concat_tables(tables)
+        found = self._found(side, keys)
+        return self._uncovered(LINKS, [_links(r.table, r.images()) for r in found])
+
+    def bases_of(self, side: str, keys: Sequence[str]) -> pa.Table:
+        """The bases that the links of these keys of a side have (schema `BASES`)."""
+        return self._uncovered(BASES, [rows.bases() for rows in self._found(side, keys)])
+
+    def _uncovered(self, schema: pa.Schema, tables: Sequence[pa.Table]) -> pa.Table:
+        """What no row stands over of tables with both keys."""
+        found = pa.concat_tables([schema.empty_table(), *tables])
         if not found.num_rows:
             return found
         hashes = [[key_hash(key) for key in found.column(name).to_pylist()] for name in KEYS]
@@ -185,18 +258,34 @@ class SegmentLinks:
         stays = [a not in covered[0] and b not in covered[1] for a, b in zip(*hashes, strict=True)]
         return found.filter(pa.array(stays, pa.bool_()))
 
-    def _having(
-        self, side: str, keys: Sequence[str]
-    ) -> Iterator[tuple[OpenSegment, pa.Table, pa.Array]]:
-        """The segments with links of these keys, their keys, and which rows these are."""
-        wanted = pa.array(list(keys), pa.string())
-        for segment in self._holding(side, keys) if self.segments and keys else ():
-            opened, table, mask = self._opened(segment)
-            mask = pc.and_(mask, pc.is_in(table.column(f"{side}_key"), value_set=wanted))
+    def _found(self, side: str, keys: Sequence[str]) -> Iterator[_Rows]:
+        """What segments hold of these keys of a side."""
+        if not self.segments:
+            return
+        ahead = self._ahead
+        if ahead is not None:
+            yield from ahead.of(side, keys)
+            keys = [key for key in keys if key not in ahead.keys[side]]
+        if keys:
+            yield from self._read({side: keys})
+
+    def _read(self, keys: Mapping[str, Collection[str]]) -> Iterator[_Rows]:
+        """What segments hold of any of these keys, by side; opens each that may hold one."""
+        wanted = {side: pa.array(list(some), pa.string()) for side, some in keys.items()}
+        for segment in self._holding(keys):
+            opened, table, links = self._opened(segment)
+            named = [
+                pc.is_in(table.column(f"{side}_key"), value_set=values)
+                for side, values in wanted.items()
+            ]
+            mask = pc.and_(links, named[0] if len(named) == 1 else pc.or_(*named))
             if isinstance(mask, pa.ChunkedArray):
                 mask = mask.combine_chunks()
-            if pc.any(mask).as_py():
-                yield opened, table, mask
+            places = pc.indices_nonzero(mask).to_pylist()
+            if places:
+                typed = opened.file.typed
+                hashed = typed is not None and typed.based
+                yield _Rows(opened.file.take(places).select(_ROW), hashed=hashed)
 
     def key_of(self, side: str, digest: bytes) -> str:
         """The key of a side whose hash this is; empty where no link has it."""
@@ -210,12 +299,17 @@ class SegmentLinks:
                         return str(key)
         return ""
 
-    def _holding(self, side: str, keys: Sequence[str]) -> list[Segment]:
+    def _holding(self, keys: Mapping[str, Collection[str]]) -> list[Segment]:
         """The segments that may hold one of the keys."""
-        if len(keys) > FEW_KEYS:
+        if sum(map(len, keys.values())) > FEW_KEYS:
             return self.segments
         own = Segment.objects.filter(pk__in=[segment.pk for segment in self.segments])
-        ids = {pk for key in keys for pk in segments_of_key(own, side, key)}
+        ids = {
+            pk
+            for side, some in keys.items()
+            for key in some
+            for pk in segments_of_key(own, side, key)
+        }
         return [segment for segment in self.segments if segment.pk in ids]
 
     def _covered(
@@ -250,14 +344,20 @@ def _image_columns(file: ChangeFile, mask: pa.Array) -> tuple[pa.Array, pa.Array
             return None
         hashes = pa.array(image_hashes(values.filter(mask), typed.types), pa.string())
         return hashes, hashes
-    bases = file.columns(["base_left", "base_right"]).filter(mask)
-    if bases.column("base_right").null_count == bases.num_rows:
+    return _base_hashes(file.columns(["base_left", "base_right"]).filter(mask))
+
+
+def _base_hashes(table: pa.Table) -> tuple[pa.Array, pa.Array] | None:
+    """The hashes of bases that are texts; None where there are none."""
+    left, right = (table.column(f"base_{side}") for side in ("left", "right"))
+    if right.null_count == table.num_rows:
         return None
-    left, right = (
+    hashes = (
         pa.array([base_hash(text) for text in column.to_pylist()], pa.string())
-        for column in bases.columns
+        for column in (left, right)
     )
-    return left, right
+    first, second = hashes
+    return first, second
 
 
 def _links(table: pa.Table, images: tuple[pa.Array, pa.Array] | None) -> pa.Table:
@@ -266,14 +366,6 @@ def _links(table: pa.Table, images: tuple[pa.Array, pa.Array] | None) -> pa.Tabl
     state = pa.repeat(pa.scalar(Link.State.LIVE.value, pa.string()), table.num_rows)
     keys = [table.column(name) for name in KEYS]
     return pa.table([*keys, *(images or (empty, empty)), state], schema=LINKS)
-
-
-def _instances(file: ChangeFile, places: pa.Array, rule_id: UUID) -> list[KeptLink]:
-    table, typed = file.take(places.to_pylist()), file.typed
-    names = ("left_key", "right_key", "image", "base_left", "base_right", "run_id")
-    columns = [table.column(name).to_pylist() for name in names]
-    hashed = typed is not None and typed.based  # `image` is the hash of the base already
-    return [_instance(rule_id, *row, hashed=hashed) for row in zip(*columns, strict=True)]
 
 
 def _instance(
@@ -303,6 +395,11 @@ def _instance(
         UUID(run_id),
         opened,
     )
+
+
+def _records(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Bases as texts; NULL where there was no record."""
+    return pc.if_else(pc.equal(texts, NO_RECORD), pa.scalar(None, pa.string()), texts)
 
 
 def _record(text: str | None) -> str | None:

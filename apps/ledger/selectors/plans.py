@@ -102,6 +102,24 @@ class PlanReader:
                 return found
         return self._rows(after_sequence, limit)
 
+    def keys(self, after_sequence: int, limit: int) -> list[tuple[int, str, str]]:
+        """Sequence and both keys of the changes behind this sequence, about `limit` of them."""
+        found: list[tuple[int, str, str]] = []
+        parts = SegmentPart.objects.filter(
+            partition_id=self.partition_id, last_sequence__gt=after_sequence
+        )
+        for part in parts.order_by("first_sequence").select_related("segment"):
+            columns = OpenSegment(part.segment).file.columns(["sequence", "left_key", "right_key"])
+            rows = zip(*(column.to_pylist() for column in columns.columns), strict=True)
+            found += [(n, left or "", right or "") for n, left, right in rows if n > after_sequence]
+            if len(found) >= limit:
+                return found
+        rows_left = Change.objects.filter(
+            partition_id=self.partition_id, sequence__gt=after_sequence
+        )
+        names = ("sequence", "left_key", "right_key")
+        return found or list(rows_left.order_by("sequence").values_list(*names)[:limit])
+
     def right_keys(self) -> Iterator[str]:
         """The right keys of a plan that lies in segments as a whole."""
         parts = SegmentPart.objects.filter(partition_id=self.partition_id)

@@ -85,10 +85,12 @@ class _Pair:
     def row(self, work: WorkIdentity) -> tuple[Any, ...]:
         sealed = None
         if self.has_base:
-            left, right = (_text(image) for image in (self.left, self.right))
+            left, self.left_image = _text(self.left), _hash(self.left)
+            right, self.right_image = left, self.left_image
+            if self.right != self.left:
+                right, self.right_image = _text(self.right), _hash(self.right)
             identity = Link.identity(work.rule_id, self.left_key, self.right_key)
             sealed = seal_base(left, right, identity)
-            self.left_image, self.right_image = _hash(self.left), _hash(self.right)
         return (
             *_identity(work.rule_id, self.left_key, self.right_key),
             self.left_image,
@@ -248,15 +250,17 @@ def link_written(
     *,
     first_links: bool,
     hold: bool,
+    kept: SegmentLinks | None = None,
 ) -> None:
     """Bring the links in line with changes that were written.
 
-    hold: the links of these changes are held (an undo), also those of records that it removed.
+    hold: the links of these changes are held (an undo), also those of records that it removed;
+    kept: links in segments, read ahead.
     """
     if first_links and not _looked_for(written, hold):
         _write(work, [_first_row(work, change, stored) for change in written], first_links=True)
         return
-    known = _Known(work.rule_id, _looked_for(written, hold))
+    known = _Known(kept or SegmentLinks(work.rule_id), _looked_for(written, hold))
     for change in written:
         known.apply(change, stored.get(change.sequence, NOTHING_STORED), hold)
     known.remove_moved()
@@ -301,13 +305,13 @@ def _looked_for(written: Sequence[PlannedChange], hold: bool) -> list[PlannedCha
 class _Known:
     """The links that changes touch, by both keys."""
 
-    def __init__(self, rule_id: UUID, changes: Sequence[PlannedChange]) -> None:
-        self.rule_id = rule_id
+    def __init__(self, kept: SegmentLinks, changes: Sequence[PlannedChange]) -> None:
+        self.rule_id = kept.rule_id
         self.pairs: list[_Pair] = []
         self._before: dict[int, tuple[str, str]] = {}  # by place in `pairs`
         self._by_key: dict[tuple[str, str], _Pair] = {}
         seen: set[tuple[str, str]] = set()
-        for links in _links_of(rule_id, changes):
+        for links in _links_of(kept, changes):
             for link in links:
                 if (link.left_key, link.right_key) not in seen:
                     seen.add((link.left_key, link.right_key))
@@ -422,13 +426,12 @@ def _opened(link: Link | KeptLink) -> _Pair:
 
 
 def _links_of(
-    rule_id: UUID, changes: Sequence[PlannedChange]
+    kept: SegmentLinks, changes: Sequence[PlannedChange]
 ) -> Iterator[Iterable[Link | KeptLink]]:
-    kept = SegmentLinks(rule_id)
     told: set[str] = set()
     for side in ("left", "right"):
         keys = sorted({getattr(change, f"{side}_key") for change in changes} - {""})
-        yield links_of_hashes(rule_id, side, [key_hash(key) for key in keys])
+        yield links_of_hashes(kept.rule_id, side, [key_hash(key) for key in keys])
         if kept.cross:
             yield kept.of(side, keys)
         else:  # both keys of a link are the same

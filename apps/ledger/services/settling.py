@@ -17,6 +17,7 @@ from apps.core.clock import now
 from apps.core.protected import seal
 from apps.ledger.models import Change, SegmentPart, Side, seal_images
 from apps.ledger.selectors.keys import key_hash_or_none
+from apps.ledger.selectors.linked import SegmentLinks
 from apps.ledger.selectors.plans import PlannedChange
 from apps.ledger.services.field_sets import field_set_ids
 from apps.ledger.services.links import Stored, cover_links, link_written
@@ -66,6 +67,7 @@ def settle(
     stored: Mapping[int, Stored] = AS_SENT,
     first_links: bool = False,
     hold: bool = False,
+    kept: SegmentLinks | None = None,
 ) -> None:
     """Record the outcome of a batch: `refused` by sequence, all others are applied.
 
@@ -74,7 +76,8 @@ def settle(
     what is stored takes the place of what was sent, in the change and in the link's base;
     first_links: the rule had no links before this run, so none can lead elsewhere;
     hold: this is an undo: the links of these records are held as they are afterwards, with the
-    base that the changes carry (a deleted record's as `null`).
+    base that the changes carry (a deleted record's as `null`);
+    kept: the rule's links in segments, read ahead.
 
     Idempotent: settling twice leaves the same rows. Wrap it in the lease's transaction.
     """
@@ -87,7 +90,7 @@ def settle(
         _settle_rows(work, applied, refused, stored)
     in_place = _linked_in_place(parts, stored)
     written = [c for c in applied if c.sequence not in refused and not in_place(c)]
-    link_written(work, written, stored, first_links=first_links, hold=hold)
+    link_written(work, written, stored, first_links=first_links, hold=hold, kept=kept)
     doubtful = [
         replace(
             change,
@@ -98,7 +101,7 @@ def settle(
         for change in applied
         if (refusal := refused.get(change.sequence)) is not None and refusal.doubt
     ]
-    link_written(work, doubtful, AS_SENT, first_links=False, hold=False)
+    link_written(work, doubtful, AS_SENT, first_links=False, hold=False, kept=kept)
     kept_out = [c for c in applied if c.sequence in refused and in_place(c)]
     cover_links(work.rule_id, [(change.left_key, change.right_key) for change in kept_out])
 

@@ -26,7 +26,7 @@ from apps.connectors.base import (
 )
 from apps.core.clock import now
 from apps.ledger.models import Change, Side
-from apps.ledger.selectors import PlannedChange, PlanReader
+from apps.ledger.selectors import PlannedChange, PlanReader, SegmentLinks
 from apps.ledger.services import (
     Refusal,
     Stored,
@@ -58,6 +58,7 @@ _MAY_BE_WRITTEN = WriteProblem(
     "record.in_doubt",
     "An earlier attempt may have written this record; what has its key now is another one.",
 )
+LOOK_AHEAD = 50_000
 _COUNTER = {"insert": "inserted", "update": "updated", "delete": "deleted"}
 _COUNTERS = (
     *("inserted", "updated", "deleted", "inserted_left", "updated_left", "deleted_left"),
@@ -116,6 +117,7 @@ class PartitionApply:
         self.first_links = partition.run.lane == Run.Lane.STREAM
         self.counters = {name: getattr(partition, name) for name in _COUNTERS}
         self.in_doubt = partition.apply_begun_at is not None
+        self.kept, self.ahead_through = SegmentLinks(partition.run.rule_id), 0
         self.receipts = Receipts.left(partition.pk) if self.in_doubt else Receipts()
         self.has_noted = bool(self.receipts.stored)
 
@@ -158,7 +160,17 @@ class PartitionApply:
         found = self.plan.next(part.applied_sequence, rows)
         return list(takewhile(lambda change: change.side == side, found))
 
+    def _look_ahead(self, last: int) -> None:
+        """Read the links of many batches at once: each time, segments are opened and decoded."""
+        if self.context.two_way is None or not self.kept or last <= self.ahead_through:
+            return
+        found = self.plan.keys(self.partition.applied_sequence, LOOK_AHEAD)
+        lefts, rights = ([keys[side] for keys in found if keys[side]] for side in (1, 2))
+        self.kept.look_ahead(lefts, rights)
+        self.ahead_through = max((sequence for sequence, _, _ in found), default=last)
+
     def _apply_and_settle(self, writer: WriteSession, batch: Sequence[PlannedChange]) -> None:
+        self._look_ahead(batch[-1].sequence)
         outcome = BatchOutcome()
         if self.context.two_way is not None:
             outcome.problems.update(self.refused.blocked(batch))
@@ -287,6 +299,7 @@ class PartitionApply:
                 stored=outcome.stored,
                 first_links=self.first_links,
                 hold=self.partition.run.kind == Run.Kind.UNDO,
+                kept=self.kept,
             )
             if self.has_noted:
                 forget_receipts(self.work)

@@ -24,6 +24,7 @@ from apps.engine.reconcile import Reconciler, ReconcileSummary
 from apps.engine.spec import Delta
 from apps.engine.transform import cursor_maximum
 from apps.ledger.selectors import (
+    SegmentLinks,
     bases_of,
     decisions_for,
     link_batches,
@@ -121,6 +122,7 @@ class TwoWayPlan:
         self.asked = set(self.keys) if self.keys is not None else None
         self.first_links = False
         self.narrowing: Narrowing | None = None
+        self.kept: SegmentLinks | None = None
         self.planned: Counter[tuple[str, str]] = Counter()
         self.conflicts = 0
 
@@ -154,7 +156,7 @@ class TwoWayPlan:
             decisions = decisions_for(self.run.rule_id)
             reconciler.add_decisions(decisions)
             for needed in reconciler.bases_needed(BASE_ROWS):
-                reconciler.add_bases(_bases(self.run.rule_id, needed))
+                reconciler.add_bases(_bases(self.run.rule_id, needed, self.kept))
             summary = reconciler.plan()
             refused = self._store(reconciler, summary, tried_decisions(decisions))
             self._finish(summary, left, right, refused)
@@ -225,7 +227,12 @@ class TwoWayPlan:
         wanted = self._wanted(reconciler, left, right)
         lefts = sorted({pair[0] for pair in wanted} | left.seen - {""})
         rights = sorted({pair[1] for pair in wanted} | right.seen - {""})
-        found = [links_of_left(rule_id, lefts), links_of_right(rule_id, rights, but=lefts)]
+        kept = self.kept = SegmentLinks(rule_id)
+        kept.look_ahead(lefts, rights)
+        found = [
+            links_of_left(rule_id, lefts, kept=kept),
+            links_of_right(rule_id, rights, but=lefts, kept=kept),
+        ]
         links = _distinct(found)
         linked_left, linked_right = (set(links.column(name).to_pylist()) for name in KEY_COLUMNS)
         left.take(context.left_by_key(sorted(({*lefts} | linked_left) - left.seen - {""})))
@@ -238,8 +245,10 @@ class TwoWayPlan:
         reconciler.add_links(links)
         looked_for = left.seen.union(lefts)
         found = [
-            links_of_left(rule_id, sorted(looked_for.difference(lefts))),
-            links_of_right(rule_id, sorted(set(keys).difference(rights)), but=looked_for),
+            links_of_left(rule_id, sorted(looked_for.difference(lefts)), kept=kept),
+            links_of_right(
+                rule_id, sorted(set(keys).difference(rights)), but=looked_for, kept=kept
+            ),
         ]
         reconciler.add_other_links(_without(_distinct(found), links))
 
@@ -390,9 +399,9 @@ def _each(batches: Iterable[ReadBatch]) -> Batches:
     yield from batches
 
 
-def _bases(rule_id: UUID, needed: pa.Table) -> pa.Table:
+def _bases(rule_id: UUID, needed: pa.Table, kept: SegmentLinks | None) -> pa.Table:
     """The bases of these links; `null` stands for a record that was not there."""
-    table = bases_of(rule_id, left_keys=needed.column("left_key").to_pylist())
+    table = bases_of(rule_id, needed.column("left_key").to_pylist(), kept=kept)
     for name in ("left", "right"):
         column = pc.fill_null(table.column(name), "null")
         table = table.set_column(table.column_names.index(name), name, column)
