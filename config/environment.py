@@ -25,6 +25,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from apps.connectors.outbound.networks import AllowedNetworks
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -35,8 +37,11 @@ def _split_names(value: object) -> object:
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
-# Names with commas between them.
+# Names, or numbers, with commas between them.
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split_names)]
+Ports = Annotated[
+    list[Annotated[int, Field(ge=1, le=65535)]], NoDecode, BeforeValidator(_split_names)
+]
 
 
 class Profile(StrEnum):
@@ -84,6 +89,10 @@ class Environment(BaseSettings):
     database_url: SecretStr | None = None
     redis_url: SecretStr | None = None
     broker_url: SecretStr | None = None  # amqp://… for RabbitMQ; default: redis_url
+    # Where sources, key and identity providers may be: `loopback`, `private`, `public`, `sockets`
+    # and networks; ports below 1024 beside those that each kind of connection has.
+    allowed_networks: Names | None = None
+    allowed_ports: Ports = []
     time_zone: str = "UTC"
     lease_seconds: float = 60.0
     tick_seconds: float = 5.0
@@ -129,6 +138,7 @@ class Environment(BaseSettings):
             _postgresql(self.database_url.get_secret_value())
         if self.encryption_key_file and not self.encryption_key_file.is_file():
             raise ValueError("LOCKSTEP_ENCRYPTION_KEY_FILE names no file")
+        self.outbound_networks()
         return self
 
     @model_validator(mode="after")
@@ -181,6 +191,7 @@ class Environment(BaseSettings):
                 "DATABASE_URL": self.database_url,
                 "REDIS_URL or BROKER_URL": self.redis_url or self.broker_url,
                 "LOCKSTEP_SECRET_KEY": self.secret_key,
+                "LOCKSTEP_ALLOWED_NETWORKS": self.allowed_networks,
                 "LOCKSTEP_ENCRYPTION_KEYS, LOCKSTEP_ENCRYPTION_KEY_FILE or another "
                 "LOCKSTEP_KEY_PROVIDER": (
                     self.encryption_keys
@@ -197,6 +208,15 @@ class Environment(BaseSettings):
                 "LOCKSTEP_DEBUG shows strangers settings and values: not in production"
             )
         return self
+
+    def outbound_networks(self) -> AllowedNetworks:
+        """Where Lockstep may connect to; whatever is near, unless something is said."""
+        if self.allowed_networks is None:
+            return AllowedNetworks()
+        try:
+            return AllowedNetworks.parse(self.allowed_networks)
+        except ValueError as error:
+            raise ValueError(f"LOCKSTEP_ALLOWED_NETWORKS: {error}") from None
 
     def single_sign_on(self) -> dict[str, object] | None:
         """Issuer, client and what counts as a second factor; None where there is none."""

@@ -123,6 +123,9 @@ OWN_FILES += [
     path for path in (ENVIRONMENT.encryption_key_file, ENVIRONMENT.vault_token_file) if path
 ]
 
+ALLOWED_NETWORKS = ENVIRONMENT.outbound_networks()
+ALLOWED_PORTS = ENVIRONMENT.allowed_ports
+
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = DATA_DIR / "static"

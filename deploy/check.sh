@@ -27,6 +27,7 @@ under_production() {
         LOCKSTEP_SECRET_KEY="$key$key" \
         LOCKSTEP_ENCRYPTION_KEYS="check:$key" \
         LOCKSTEP_ALLOWED_HOSTS=lockstep.example \
+        LOCKSTEP_ALLOWED_NETWORKS=public \
         DATABASE_URL=postgresql://nobody@127.0.0.1:1/nothing \
         REDIS_URL=redis://127.0.0.1:1/0 \
         $bin/python manage.py check --deploy --fail-level WARNING

@@ -20,6 +20,7 @@ import pytest
 
 POSTGRESQL_URL = "postgresql://postgres@127.0.0.1:5432/postgres"
 MARIADB_URL = "mysql://root@127.0.0.1:3306/"
+CLOSED_PORT = 65535  # nothing listens there: no port is given out above 61000
 
 
 def server_settings(variable: str, default: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +21,10 @@ from apps.connectors.base import (
     StepStatus,
 )
 from apps.connectors.errors import FieldMissing, LockstepError, Unreachable
+from apps.connectors.outbound import Purpose, find_route, open_socket, require_sockets
 from apps.connectors.sql_values import decode
+
+T = TypeVar("T")
 
 BATCH_BYTES = 32 * 1024 * 1024
 KEYS_PER_QUERY = 5_000
@@ -183,6 +186,7 @@ class ServerSettings(Protocol):
 
 
 def check_server(
+    purpose: Purpose,
     settings: ServerSettings,
     *,
     tls: Callable[[], str],
@@ -192,10 +196,11 @@ def check_server(
 ) -> Iterator[CheckStep]:
     """Test the connection to a server: its address, the network, TLS, the user and its rights."""
     host, port, timeout = settings.host, settings.port, settings.connect_timeout
+    address = (purpose, host, port)
     return run_steps(
         [
-            ("resolve", lambda: unreachable(lambda: resolve_host(host, port), host)),
-            ("connect", lambda: unreachable(lambda: connect_host(host, port, timeout), host)),
+            ("resolve", lambda: unreachable(lambda: resolve_host(*address), host)),
+            ("connect", lambda: unreachable(lambda: connect_host(*address, timeout), host)),
             ("tls", lambda: unreachable(tls, host)),
             ("sign_in", sign_in),
             ("read", read),
@@ -210,7 +215,7 @@ def without_secret(text: str, secret: str) -> str:
     return text.replace(secret, "•••") if secret else text
 
 
-def unreachable(step: Callable[[], str], host: str) -> str:
+def unreachable(step: Callable[[], T], host: str) -> T:
     """Run a step on the network. Raises Unreachable with a remedy that fits what went wrong."""
     try:
         return step()
@@ -238,19 +243,25 @@ def unreachable(step: Callable[[], str], host: str) -> str:
         raise Unreachable(error.strerror or type(error).__name__, where=host) from None
 
 
-def resolve_host(host: str, port: int) -> str:
-    """Look a host name up. Raises OSError."""
-    if host.startswith("/"):
+def resolve_host(purpose: Purpose, host: str, port: int) -> str:
+    """Look a host name up. Raises OutboundRefused, OSError."""
+    if is_socket(host):
+        require_sockets(host)
         if not Path(host).exists():
             raise FileNotFoundError(host)
         return f"The socket directory {host} exists."
-    addresses = {item[4][0] for item in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-    return f"{host} is {', '.join(sorted(str(address) for address in addresses))}."
+    addresses = find_route(purpose, host, port).addresses
+    return f"{host} is {', '.join(sorted(addresses))}."
 
 
-def connect_host(host: str, port: int, timeout: float) -> str:
-    """Open and close a plain connection. Raises OSError."""
-    if host.startswith("/"):
+def connect_host(purpose: Purpose, host: str, port: int, timeout: float) -> str:
+    """Open and close a plain connection. Raises OutboundRefused, OSError."""
+    if is_socket(host):
         return "A local socket needs no network."
-    socket.create_connection((host, port), timeout=timeout).close()
+    open_socket(find_route(purpose, host, port), timeout).close()
     return f"{host} answers on port {port}."
+
+
+def is_socket(host: str) -> bool:
+    """Whether this is the path of a socket, or its name in the abstract namespace."""
+    return host.startswith(("/", "@"))

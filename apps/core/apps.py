@@ -1,6 +1,7 @@
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.db.models.signals import post_migrate
 
 
@@ -9,6 +10,9 @@ class CoreConfig(AppConfig):
     verbose_name = "Platform"
 
     def ready(self) -> None:
+        from apps.connectors.outbound import allow_outbound
+
+        allow_outbound(settings.ALLOWED_NETWORKS, settings.ALLOWED_PORTS)
         post_migrate.connect(_after_migrating, sender=self)
 
 

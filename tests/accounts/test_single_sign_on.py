@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from django.test import Client
@@ -12,7 +13,9 @@ from joserfc.jwk import OctKey, RSAKey
 
 from apps.accounts.models import AuthenticatorApp, ExternalIdentity, User
 from apps.accounts.selectors import identities, own_factors
-from apps.accounts.services import invite
+from apps.accounts.services import invite, single_sign_on
+from apps.connectors.outbound import WEB, find_route
+from apps.connectors.outbound.http import CheckedAdapter
 from tests.identity_provider import SECRET, IdentityProvider, installed
 from tests.people import administrator, code_of, enrolled, person, prove, signed_in
 
@@ -70,6 +73,35 @@ def test_what_stands_for_a_second_factor_is_set(client, provider, root, settings
     assert use(Client(), provider).url.startswith(reverse("admin:login_code"))
 
 
+@pytest.mark.parametrize("refused", ["/.well-known/openid-configuration", "/token", "/keys"])
+def test_the_provider_is_asked_at_allowed_addresses_only(client, provider, root, caplog, refused):
+    """It may name other hosts than its own, so each question is checked."""
+    answered = provider.send
+
+    def send(request: Any, **more: Any) -> Any:
+        if urlsplit(request.url).path == refused:
+            find_route(WEB, "169.254.169.254", 443)
+        return answered(request, **more)
+
+    provider.send = send
+    single_sign_on._client.cache_clear()
+    there = client.post(GO, {"what": "sign_in"})
+    answer = client.get(BACK, provider.approve(there.url)) if "authorize" in there.url else there
+
+    assert answer.url == reverse("admin:login")
+    page = client.get("/admin/login/").content.decode()
+    assert "identity provider did not say" in page or "identity provider does not answer" in page
+    assert "169.254" not in page
+    assert "169.254.169.254" in caplog.text
+    assert "LOCKSTEP_ALLOWED_NETWORKS" in caplog.text
+
+
+def test_every_session_with_the_provider_goes_through_the_guard(provider):
+    app = single_sign_on._client("https://id.example", "c", "s")
+    for session in (app._get_session(), app._get_oauth_client()):
+        assert {type(adapter) for adapter in session.adapters.values()} == {CheckedAdapter}
+
+
 def test_who_is_not_linked_is_not_let_in(client, provider, root):
     provider.claims["sub"] = "8"
 
@@ -122,8 +154,6 @@ LIES: list[dict[str, Any]] = [
 def test_a_lie_lets_nobody_in(client, provider, root, lie):
     for name, value in lie.items():
         setattr(provider, name, value)
-    from apps.accounts.services import single_sign_on
-
     single_sign_on._client.cache_clear()
     there = client.post(GO, {"what": "sign_in"})
     if there.url.startswith("https://id.example"):

@@ -6,6 +6,7 @@ import base64
 import re
 import subprocess
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ PRODUCTION = {
     "DATABASE_URL": "postgresql://app:secret-word@db.example/lockstep",
     "REDIS_URL": "redis://cache.example/0",
     "LOCKSTEP_SECRET_KEY": "x" * 60,
+    "LOCKSTEP_ALLOWED_NETWORKS": "10.0.0.0/8,public",
     "LOCKSTEP_ENCRYPTION_KEYS": "k1:" + base64.b64encode(bytes(32)).decode(),
 }
 
@@ -47,6 +49,35 @@ def test_production_starts_when_everything_is_named(environment):
 
     assert settings.django_database()["HOST"] == "db.example"
     assert settings.celery_broker() == "redis://cache.example/0"
+
+
+def test_what_is_near_may_be_connected_to_unless_something_is_said(environment):
+    near = [ip_address(text) for text in ("127.0.0.1", "10.0.0.1", "8.8.8.8")]
+    assert all(Environment().outbound_networks().permits(address) for address in near)
+    assert not Environment().outbound_networks().permits(ip_address("169.254.169.254"))
+
+    environment.setenv("LOCKSTEP_ALLOWED_NETWORKS", "10.0.0.0/24, loopback")
+    environment.setenv("LOCKSTEP_ALLOWED_PORTS", "443,22")
+
+    settings = Environment()
+    assert [settings.outbound_networks().permits(a) for a in near] == [True, True, False]
+    assert settings.allowed_ports == [443, 22]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LOCKSTEP_ALLOWED_NETWORKS", "private,10.0.0.1/8"),
+        ("LOCKSTEP_ALLOWED_NETWORKS", "intranet"),
+        ("LOCKSTEP_ALLOWED_PORTS", "ssh"),
+        ("LOCKSTEP_ALLOWED_PORTS", "70000"),
+    ],
+)
+def test_a_wrong_network_or_port_is_named(environment, name, value):
+    environment.setenv(name, value)
+
+    with pytest.raises(SystemExit, match=name):
+        read_environment()
 
 
 def test_production_refuses_pages_for_debugging(environment):

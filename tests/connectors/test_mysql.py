@@ -21,7 +21,7 @@ from apps.connectors.testing import (
     statuses,
 )
 from apps.connectors.types import NeutralType
-from tests.servers import mariadb_connection, mariadb_database
+from tests.servers import CLOSED_PORT, mariadb_connection, mariadb_database
 
 pytestmark = pytest.mark.mariadb
 
@@ -283,7 +283,7 @@ def test_the_connection_test_passes(connector: MysqlConnector) -> None:
     ("changed", "step"),
     [
         ({"host": "no-such-host.invalid"}, "resolve"),
-        ({"port": 1}, "connect"),
+        ({"port": CLOSED_PORT}, "connect"),
         ({"database": "no_such_database"}, "sign_in"),
         ({"user": "nobody_of_that_name"}, "sign_in"),
     ],

@@ -22,7 +22,7 @@ from apps.connectors.testing import (
     statuses,
 )
 from apps.connectors.types import Kind, NeutralType
-from tests.servers import postgresql_connection, postgresql_database
+from tests.servers import CLOSED_PORT, postgresql_connection, postgresql_database
 
 pytestmark = pytest.mark.postgresql
 
@@ -333,7 +333,7 @@ def test_the_connection_test_passes(connector: PostgresqlConnector) -> None:
     ("changed", "step"),
     [
         ({"host": "no-such-host.invalid"}, "resolve"),
-        ({"port": 1}, "connect"),
+        ({"port": CLOSED_PORT}, "connect"),
         ({"database": "no_such_database"}, "sign_in"),
         ({"user": "nobody_of_that_name"}, "sign_in"),
         ({"schema": "no_such_schema"}, "read"),

@@ -44,7 +44,7 @@ sources:
   Right: {{connector: sqlite, settings: {{path: {folder}/right.db}}}}
   Away:
     connector: postgresql
-    settings: {{host: 127.0.0.1, port: 1, database: x, user: x, password: "${{AWAY_PASSWORD}}"}}
+    settings: {{host: 127.0.0.1, port: 65535, database: x, user: x, password: "${{AWAY_PASSWORD}}"}}
 datasets:
   "Left: people": {{subject_field: id, fields: {{name: identity, email: contact}}}}
 mappings:

@@ -24,6 +24,7 @@ from apps.runs.services import request_run, work_until_finished
 from apps.sources.models import Dataset, Source
 from apps.sources.services import check_settings, discover, save_source
 from tests.platforms import lines
+from tests.servers import CLOSED_PORT
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -205,7 +206,7 @@ def test_a_full_disk_delays_the_run_and_leaves_the_file_whole(
 @pytest.mark.parametrize(
     ("change", "step", "word"),
     [
-        ({"port": 1}, "connect", "port"),
+        ({"port": CLOSED_PORT}, "connect", "port"),
         ({"host": "no-such-host.invalid"}, "resolve", "name"),
         ({"database": "no_such_database"}, "sign_in", "database"),
         ({"user": "nobody_here", "password": "canary-4711"}, "sign_in", "user"),
@@ -227,7 +228,9 @@ def test_a_wrong_connection_is_explained_step_by_step(
 @pytest.mark.postgresql
 def test_a_closed_port_is_tried_again_and_then_fails_with_cause(tmp_path: Path) -> None:
     source = Source(name="gone", connector="postgresql")
-    save_source(source, {"host": "127.0.0.1", "port": 1, "database": "x", "user": "x"}, actor=None)
+    save_source(
+        source, {"host": "127.0.0.1", "port": CLOSED_PORT, "database": "x", "user": "x"}, actor=None
+    )
     with pytest.raises(LockstepError) as caught:
         discover(source, actor=None)
     assert caught.value.code == "source.unreachable"

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from apps.connectors.errors import ConfigurationError
+from apps.connectors.outbound import OutboundRefused
 from apps.sources.models import Source
-from apps.sources.services import kept_secrets, save_source
+from apps.sources.services import check_settings, discover, kept_secrets, save_source
 
 pytestmark = pytest.mark.django_db
 CANARY = "canary-4711"
@@ -72,3 +73,14 @@ def test_wrong_settings_name_the_field_and_show_no_value(source: Source) -> None
     assert "port" in str(caught.value)
     assert "colour" in str(caught.value)
     assert CANARY not in str(caught.value)
+
+
+def test_what_may_not_be_connected_to_is_refused_with_a_way_to_allow_it() -> None:
+    values = {**VALUES, "host": "169.254.169.254"}
+    step = next(iter(check_settings("postgresql", values, actor=None)))
+    assert "169.254.169.254" in step.message
+    assert "169.254.169.254/32 to LOCKSTEP_ALLOWED_NETWORKS" in step.remedy
+
+    source = save_source(Source(name="metadata", connector="mysql"), values, actor=None)
+    with pytest.raises(OutboundRefused):
+        discover(source, actor=None)

@@ -6,12 +6,14 @@ token that it signed for this client, in answer to this browser's question (stat
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from authlib.common.errors import AuthlibBaseError
-from authlib.integrations.django_client import OAuth
+from authlib.integrations.django_client import DjangoOAuth2App, OAuth
+from authlib.integrations.requests_client import OAuth2Session
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse
@@ -21,12 +23,24 @@ from requests import RequestException
 from apps.accounts.models import ExternalIdentity, User
 from apps.accounts.services.factors import enrolled
 from apps.connectors.errors import ConfigurationError
+from apps.connectors.outbound import OutboundRefused
+from apps.connectors.outbound.http import checked
 from apps.core.clock import now
+
+logger = logging.getLogger("lockstep.accounts")
 
 SECONDS = 10  # that the provider has for each answer
 # Signatures by a key that the provider alone has; never `none`, never our own secret.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
-FAILURES = (AuthlibBaseError, JoseError, RequestException, ValueError, RuntimeError, KeyError)
+FAILURES = (
+    AuthlibBaseError,
+    JoseError,
+    RequestException,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    OutboundRefused,
+)
 FRESH_SECONDS = 300
 
 
@@ -66,7 +80,7 @@ def ask_provider(request: HttpRequest, back: str, *, again: bool = False) -> Htt
     try:
         answer: HttpResponse = _provider().authorize_redirect(request, back, **more)
     except FAILURES as error:
-        raise SingleSignOnRefused("the identity provider does not answer as it should") from error
+        raise _refused("the identity provider does not answer as it should", error) from error
     return answer
 
 
@@ -90,7 +104,14 @@ def claims_of(request: HttpRequest) -> Claims:
             age=None if authenticated is None else now().timestamp() - float(authenticated),
         )
     except FAILURES as error:
-        raise SingleSignOnRefused("the identity provider did not say who this is") from error
+        raise _refused("the identity provider did not say who this is", error) from error
+
+
+def _refused(message: str, error: Exception) -> SingleSignOnRefused:
+    """Strangers are not told which address was refused; the log of the server is."""
+    if isinstance(error, OutboundRefused):
+        logger.warning("Single sign-on: %s %s", error, error.remedy)
+    return SingleSignOnRefused(message)
 
 
 def linked(claims: Claims) -> ExternalIdentity | None:
@@ -141,10 +162,23 @@ def _provider() -> Any:
     return client
 
 
+class _Session(OAuth2Session):
+    """What the provider's own description names is asked through the guard, too."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        checked(self)
+
+
+class _Provider(DjangoOAuth2App):
+    client_cls = _Session
+
+
 @cache
 def _client(issuer: str, client_id: str, client_secret: str) -> Any:
     return OAuth().register(
         "provider",
+        client_cls=_Provider,
         client_id=client_id,
         client_secret=client_secret,
         server_metadata_url=f"{issuer.rstrip('/')}/.well-known/openid-configuration",

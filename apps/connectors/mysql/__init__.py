@@ -39,6 +39,7 @@ from apps.connectors.mysql.loading import MysqlLoadSession
 from apps.connectors.mysql.reading import read_batches
 from apps.connectors.mysql.types import created_type, exact_collation
 from apps.connectors.mysql.writing import MysqlWriteSession
+from apps.connectors.outbound import MYSQL
 from apps.connectors.sql import check_server
 
 __all__ = ["MysqlConnector", "MysqlSettings"]
@@ -71,6 +72,7 @@ class MysqlConnector(Connector[MysqlSettings]):
 
     def check(self) -> Iterator[CheckStep]:
         return check_server(
+            MYSQL,
             self.settings,
             tls=lambda: check_tls(self.settings),
             sign_in=self._check_sign_in,

@@ -16,6 +16,7 @@ from pymysql.connections import Connection
 
 from apps.connectors import errors
 from apps.connectors.base import ConnectorSettings, WriteProblem
+from apps.connectors.outbound import MYSQL, find_route, open_socket
 from apps.connectors.sql import TlsMode
 from apps.connectors.sql_writing import DUPLICATE, rejected
 
@@ -26,7 +27,7 @@ _SESSION = (
 )
 _CLIENT_SSL = 0x0800
 
-C = TypeVar("C", bound="Connection[Any]")
+C = TypeVar("C", bound="CheckedConnection")
 
 
 class MysqlSettings(ConnectorSettings):
@@ -74,12 +75,23 @@ def quote(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def connect(settings: MysqlSettings, *, raw: bool = False) -> Connection[Any]:
+class CheckedConnection(Connection):
+    """Connects, and connects again, to an address that was checked; TLS is for the name."""
+
+    def connect(self, sock: socket.socket | None = None) -> None:
+        super().connect(sock or self._checked_socket())
+
+    def _checked_socket(self) -> socket.socket:
+        return open_socket(find_route(MYSQL, self.host, self.port), self.connect_timeout)
+
+
+def connect(settings: MysqlSettings, *, raw: bool = False) -> CheckedConnection:
     """A connection with a strict session in UTC.
 
-    raw: values come as the server's text. Raises Unreachable, SignInRefused, TlsFailed.
+    raw: values come as the server's text. Raises Unreachable, OutboundRefused, SignInRefused,
+    TlsFailed.
     """
-    return connect_as(Connection, settings, raw=raw)
+    return connect_as(CheckedConnection, settings, raw=raw)
 
 
 def connect_as(kind: type[C], settings: MysqlSettings, *, raw: bool = False) -> C:
@@ -131,8 +143,8 @@ def check_tls(settings: MysqlSettings) -> str:
     """Read from the server's greeting whether it offers TLS. Raises TlsFailed, OSError."""
     if settings.tls is TlsMode.DISABLE:
         return "Switched off in the settings: traffic is not encrypted."
-    address = (settings.host, settings.port)
-    with socket.create_connection(address, timeout=settings.connect_timeout) as plain:
+    route = find_route(MYSQL, settings.host, settings.port)
+    with open_socket(route, settings.connect_timeout) as plain:
         greeting = plain.recv(4096)
     if _offers_tls(greeting):
         return "The server offers TLS."

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pymysql.err
-from pymysql.connections import Connection
 from pymysql.constants import COMMAND
 from pymysql.protocol import OKPacketWrapper
+
+from apps.connectors.mysql.connection import CheckedConnection
 
 PACKET_BYTES = 1024 * 1024
 
@@ -35,7 +36,7 @@ class LoadOutcome:
     warnings: int
 
 
-class InfileConnection(Connection):
+class InfileConnection(CheckedConnection):
     """Offers the server LOAD DATA LOCAL, but sends nothing for a statement other than `load`'s."""
 
     def __init__(self, **options: Any) -> None:

@@ -26,6 +26,7 @@ from apps.connectors.base import (
     WriteSession,
 )
 from apps.connectors.digests import key_bounds
+from apps.connectors.outbound import POSTGRESQL
 from apps.connectors.postgresql import mysql_text
 from apps.connectors.postgresql.connection import (
     PostgresqlSettings,
@@ -81,6 +82,7 @@ class PostgresqlConnector(Connector[PostgresqlSettings]):
 
     def check(self) -> Iterator[CheckStep]:
         return check_server(
+            POSTGRESQL,
             self.settings,
             tls=lambda: check_tls(self.settings),
             sign_in=self._check_sign_in,

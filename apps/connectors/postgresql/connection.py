@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import struct
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ from pydantic import Field, SecretStr
 
 from apps.connectors import errors
 from apps.connectors.base import ConnectorSettings, WriteProblem
-from apps.connectors.sql import TlsMode, without_secret
+from apps.connectors.outbound import POSTGRESQL, find_route, open_socket, require_sockets
+from apps.connectors.sql import TlsMode, is_socket, unreachable, without_secret
 from apps.connectors.sql_writing import DUPLICATE, rejected
 
 _SESSION = (
@@ -95,9 +95,9 @@ def literal(text: str) -> str:
 
 
 def connection_string(settings: PostgresqlSettings, *, snapshot: bool = False) -> str:
+    """What libpq takes, with checked addresses. Raises OutboundRefused, Unreachable."""
     parameters: dict[str, Any] = {
-        "host": settings.host,
-        "port": settings.port,
+        **_way_to(settings.host, settings.port),
         "dbname": settings.database,
         "user": settings.user,
         "sslmode": settings.tls.value,
@@ -116,13 +116,24 @@ def connection_string(settings: PostgresqlSettings, *, snapshot: bool = False) -
     return make_conninfo(**parameters)
 
 
+def _way_to(host: str, port: int) -> dict[str, Any]:
+    """`hostaddr` is where libpq connects to, `host` the name that it checks the certificate for."""
+    if is_socket(host):
+        require_sockets(host)
+        return {"host": host, "port": port}
+    addresses = unreachable(lambda: find_route(POSTGRESQL, host, port), host).addresses
+    names = ",".join([host] * len(addresses))
+    return {"host": names, "hostaddr": ",".join(addresses), "port": port}
+
+
 def connect(settings: PostgresqlSettings) -> psycopg.Connection[Any]:
     """A connection for catalog queries and writing.
 
-    Raises Unreachable, SignInRefused, TlsFailed, ConfigurationError.
+    Raises Unreachable, OutboundRefused, SignInRefused, TlsFailed, ConfigurationError.
     """
+    conninfo = connection_string(settings)
     try:
-        return psycopg.connect(connection_string(settings), autocommit=True, prepare_threshold=None)
+        return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
     except psycopg.OperationalError as error:
         raise _translate_connect(str(error), settings) from None
 
@@ -143,8 +154,9 @@ class _Kept:
 @contextmanager
 def connect_reader(settings: PostgresqlSettings) -> Iterator[Any]:
     """An ADBC connection inside one read-only, repeatable-read transaction."""
+    conninfo = connection_string(settings, snapshot=True)
     try:
-        database = _reader_database(connection_string(settings, snapshot=True))
+        database = _reader_database(conninfo)
         connection = adbc.Connection(_Kept(), AdbcConnection(database))
     except adbc.Error as error:
         raise _translate_connect(str(error), settings) from None
@@ -182,12 +194,12 @@ def _translate_connect(text: str, settings: PostgresqlSettings) -> errors.Lockst
 
 def check_tls(settings: PostgresqlSettings) -> str:
     """Ask the server for TLS. Raises TlsFailed, OSError."""
-    if settings.host.startswith("/"):
+    if is_socket(settings.host):
         return "A local socket needs no TLS."
     if settings.tls is TlsMode.DISABLE:
         return "Switched off in the settings: traffic is not encrypted."
-    address = (settings.host, settings.port)
-    with socket.create_connection(address, timeout=settings.connect_timeout) as plain:
+    route = find_route(POSTGRESQL, settings.host, settings.port)
+    with open_socket(route, settings.connect_timeout) as plain:
         plain.sendall(_SSL_REQUEST)
         offered = plain.recv(1) == b"S"
         if not offered:

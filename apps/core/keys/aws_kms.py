@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from apps.connectors.errors import ConfigurationError
+from apps.connectors.outbound import OutboundRefused
 from apps.core.keys.errors import KeyProviderRefused, KeyProviderUnreachable
 from config.environment import Environment, KeyProviderName
 
@@ -31,6 +32,8 @@ class AwsKms:
         try:
             import boto3
             from botocore.config import Config
+
+            from apps.core.keys.aws_sockets import guard
         except ImportError:
             raise ConfigurationError(
                 "the key provider aws-kms needs boto3",
@@ -44,6 +47,7 @@ class AwsKms:
             endpoint_url=endpoint,
             config=Config(connect_timeout=TIMEOUT_SECONDS, read_timeout=TIMEOUT_SECONDS),
         )
+        guard(self.client)
 
     @classmethod
     def of(cls, environment: Environment) -> AwsKms | None:
@@ -79,6 +83,11 @@ class AwsKms:
                 raise KeyProviderUnreachable(f"KMS answers {code}", where=self.key_id) from None
             raise KeyProviderRefused(f"KMS answers {code}", where=self.key_id) from None
         except BotoCoreError as error:
+            refused = error.kwargs.get("error")
+            if isinstance(refused, OutboundRefused):
+                raise KeyProviderRefused(
+                    refused.message, where=self.key_id, remedy=refused.remedy
+                ) from None
             raise KeyProviderUnreachable(
                 f"KMS cannot be asked ({type(error).__name__})", where=self.key_id
             ) from None

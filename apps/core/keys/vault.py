@@ -14,6 +14,8 @@ from urllib.parse import quote
 
 import requests
 
+from apps.connectors.outbound import OutboundRefused
+from apps.connectors.outbound.http import checked_session
 from apps.core.keys.errors import KeyProviderRefused, KeyProviderUnreachable
 from config.environment import Environment, KeyProviderName
 
@@ -40,6 +42,7 @@ class VaultTransit:
         self.mount, self.key = mount.strip("/"), key
         self.token, self.token_file = token, token_file
         self.namespace, self.ca_file = namespace, ca_file
+        self.session = checked_session()
 
     @classmethod
     def of(cls, environment: Environment) -> VaultTransit | None:
@@ -76,7 +79,7 @@ class VaultTransit:
     def _ask(self, verb: str, **body: str) -> dict[str, Any]:
         """The `data` of the answer. What Vault says in an error is told, the key never is."""
         try:
-            answer = requests.post(
+            answer = self.session.post(
                 f"{self.base}/{verb}/{quote(self.key, safe='')}",
                 json=body,
                 headers=self._headers(),
@@ -87,6 +90,8 @@ class VaultTransit:
             content = answer.json()
         except requests.JSONDecodeError:
             content = {}
+        except OutboundRefused as error:
+            raise KeyProviderRefused(error.message, where=self.base, remedy=error.remedy) from None
         except (requests.RequestException, OSError) as error:
             raise KeyProviderUnreachable(
                 f"Vault does not answer ({type(error).__name__})", where=self.base

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
@@ -11,6 +14,7 @@ import pytest
 from moto import mock_aws
 
 from apps.connectors.errors import ConfigurationError
+from apps.connectors.outbound import AllowedNetworks, routes
 from apps.core.keys import KeyProviderRefused, KeyProviderUnreachable, providers
 from apps.core.keys.aws_kms import AwsKms
 from apps.core.keys.providers import KeyProvider, LocalKeys, parse_keys
@@ -153,7 +157,7 @@ def test_a_sealed_vault_is_asked_again_and_an_unknown_key_is_refused(vault: Vaul
 
 
 def test_a_vault_that_is_not_there_is_asked_again():
-    transit = VaultTransit("http://127.0.0.1:1", "lockstep", token=TOKEN)
+    transit = VaultTransit("http://127.0.0.1:65535", "lockstep", token=TOKEN)
 
     with pytest.raises(KeyProviderUnreachable) as error:
         transit.wrap(KEY, CONTEXT)
@@ -174,7 +178,57 @@ def test_a_kms_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 
     with pytest.raises(KeyProviderUnreachable, match="EndpointConnectionError"):
-        AwsKms("alias/key", region=REGION, endpoint="http://127.0.0.1:1").wrap(KEY, CONTEXT)
+        AwsKms("alias/key", region=REGION, endpoint="http://127.0.0.1:65535").wrap(KEY, CONTEXT)
+
+
+# Where they may be
+
+
+def test_no_key_provider_is_asked_at_an_address_that_is_not_allowed(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setattr(routes, "_rules", routes._Rules(AllowedNetworks.parse(["public"]), set()))
+    kms = AwsKms("alias/key", region=REGION, endpoint="http://127.0.0.1:65535")
+    for asked in (VaultTransit(vault.address, "lockstep", token=TOKEN), kms):
+        with pytest.raises(KeyProviderRefused, match=r"127\.0\.0\.1.* not allowed") as error:
+            asked.wrap(KEY, CONTEXT)
+        assert "LOCKSTEP_ALLOWED_NETWORKS" in error.value.remedy
+    assert vault.asked == []
+
+
+def test_kms_is_connected_to_by_the_address_that_was_checked(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    answers = ["127.0.0.1", "169.254.169.254"]
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest, **more: real(answers.pop(0), *rest, **more)
+    )
+    with listening(b'{"__type": "NotFoundException"}') as port:
+        kms = AwsKms("alias/key", region=REGION, endpoint=f"http://kms.example:{port}")
+        with pytest.raises(KeyProviderRefused, match="NotFoundException"):
+            kms.wrap(KEY, CONTEXT)
+    assert answers == ["169.254.169.254"]
+
+
+@contextmanager
+def listening(body: bytes) -> Iterator[int]:
+    """A web server that answers once, with an error of KMS."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                head = f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(body)}\r\n\r\n"
+                connection.sendall(head.encode() + body)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
 
 
 # What the environment says
