@@ -44,6 +44,16 @@ Ports = Annotated[
 ]
 
 
+def _split_paths(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return [part for part in value.split(os.pathsep) if part]
+
+
+# Absolute paths of folders, with the system's separator (`:`) between them.
+Folders = Annotated[list[Path], NoDecode, BeforeValidator(_split_paths)]
+
+
 class Profile(StrEnum):
     EMBEDDED = "embedded"  # no server to install: SQLite, file system broker
     PRODUCTION = "production"  # PostgreSQL, Redis or RabbitMQ, HTTPS
@@ -89,6 +99,7 @@ class Environment(BaseSettings):
     database_url: SecretStr | None = None
     redis_url: SecretStr | None = None
     broker_url: SecretStr | None = None  # amqp://… for RabbitMQ; default: redis_url
+    files_roots: Folders | None = None  # where files that are sources may be
     # Where sources, key and identity providers may be: `loopback`, `private`, `public`, `sockets`
     # and networks; ports below 1024 beside those that each kind of connection has.
     allowed_networks: Names | None = None
@@ -139,6 +150,8 @@ class Environment(BaseSettings):
         if self.encryption_key_file and not self.encryption_key_file.is_file():
             raise ValueError("LOCKSTEP_ENCRYPTION_KEY_FILE names no file")
         self.outbound_networks()
+        if not all(root.is_absolute() for root in self.files_roots or []):
+            raise ValueError("LOCKSTEP_FILES_ROOTS: give paths from the root, '/…'")
         return self
 
     @model_validator(mode="after")
@@ -208,6 +221,14 @@ class Environment(BaseSettings):
                 "LOCKSTEP_DEBUG shows strangers settings and values: not in production"
             )
         return self
+
+    def file_roots(self) -> list[Path]:
+        """Where files that are sources may be: embedded the data folder, in production nowhere,
+        unless something is said.
+        """
+        if self.files_roots is not None:
+            return self.files_roots
+        return [] if self.profile is Profile.PRODUCTION else [self.data_dir]
 
     def outbound_networks(self) -> AllowedNetworks:
         """Where Lockstep may connect to; whatever is near, unless something is said."""

@@ -123,6 +123,7 @@ OWN_FILES += [
     path for path in (ENVIRONMENT.encryption_key_file, ENVIRONMENT.vault_token_file) if path
 ]
 
+FILES_ROOTS = ENVIRONMENT.file_roots()
 ALLOWED_NETWORKS = ENVIRONMENT.outbound_networks()
 ALLOWED_PORTS = ENVIRONMENT.allowed_ports
 

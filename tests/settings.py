@@ -26,6 +26,7 @@ def _prepare_environment() -> None:
     os.environ["LOCKSTEP_PROFILE"] = "test"
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     os.environ["LOCKSTEP_DATA_DIR"] = str(Path(data_dir) / worker)
+    os.environ["LOCKSTEP_FILES_ROOTS"] = tempfile.gettempdir()
     if os.environ.get("LOCKSTEP_TEST_DATABASE_URL"):
         os.environ["LOCKSTEP_DATABASE_URL"] = os.environ["LOCKSTEP_TEST_DATABASE_URL"]
 

@@ -7,6 +7,7 @@ class SourcesConfig(AppConfig):
     verbose_name = "Sources"
 
     def ready(self) -> None:
-        from apps.connectors.reach import keep_from_sources
+        from apps.connectors.reach import allow_files, keep_from_sources
 
+        allow_files(settings.FILES_ROOTS)
         keep_from_sources(*settings.OWN_FILES)

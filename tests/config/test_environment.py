@@ -27,7 +27,7 @@ PRODUCTION = {
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """An environment that names a data folder and nothing else."""
-    for name in ("PROFILE", "DATABASE_URL", "DATA_DIR"):
+    for name in ("PROFILE", "DATABASE_URL", "DATA_DIR", "FILES_ROOTS"):
         monkeypatch.delenv(f"LOCKSTEP_{name}", raising=False)
     monkeypatch.setenv("LOCKSTEP_DATA_DIR", str(tmp_path / "data"))
     return monkeypatch
@@ -64,16 +64,33 @@ def test_what_is_near_may_be_connected_to_unless_something_is_said(environment):
     assert settings.allowed_ports == [443, 22]
 
 
+def test_files_are_sources_below_the_data_folder_unless_something_is_said(environment, tmp_path):
+    assert Environment().file_roots() == [tmp_path / "data"]
+
+    environment.setenv("LOCKSTEP_FILES_ROOTS", "/srv/exports:/srv/imports")
+    assert Environment().file_roots() == [Path("/srv/exports"), Path("/srv/imports")]
+
+
+def test_in_production_no_file_is_a_source_unless_its_folder_is_named(environment):
+    for name, value in PRODUCTION.items():
+        environment.setenv(name, value)
+    assert Environment().file_roots() == []
+
+    environment.setenv("LOCKSTEP_FILES_ROOTS", "/srv/exports")
+    assert Environment().file_roots() == [Path("/srv/exports")]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("LOCKSTEP_FILES_ROOTS", "exports"),
         ("LOCKSTEP_ALLOWED_NETWORKS", "private,10.0.0.1/8"),
         ("LOCKSTEP_ALLOWED_NETWORKS", "intranet"),
         ("LOCKSTEP_ALLOWED_PORTS", "ssh"),
         ("LOCKSTEP_ALLOWED_PORTS", "70000"),
     ],
 )
-def test_a_wrong_network_or_port_is_named(environment, name, value):
+def test_a_wrong_network_port_or_folder_is_named(environment, name, value):
     environment.setenv(name, value)
 
     with pytest.raises(SystemExit, match=name):

@@ -67,12 +67,45 @@ def test_a_database_outside_the_allowed_roots_is_refused(
     path = tmp_path / "some.db"
     sqlite3.connect(path).close()
     path.touch()
-    monkeypatch.setenv(reach.ROOTS_VARIABLE, str(tmp_path / "allowed"))
+    monkeypatch.setattr(reach, "_roots", None)
+    reach.allow_files([tmp_path / "allowed"])
     for name in (path, tmp_path / "none.db"):
         step = next(iter(sqlite(name).check()))
         assert reach.ROOTS_VARIABLE in step.remedy
-    monkeypatch.setenv(reach.ROOTS_VARIABLE, str(tmp_path))
+        assert str(tmp_path / "allowed") in step.remedy
+    reach.allow_files([tmp_path])
     assert all(step.status is StepStatus.OK for step in sqlite(path).check())
+    reach.allow_files([])
+    with pytest.raises(PermissionRefused, match="outside the folders"):
+        sqlite(path).discover()
+
+
+def test_neither_dots_nor_links_lead_out_of_the_allowed_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "inside-not"
+    for folder in (inside, outside):
+        folder.mkdir()
+        sqlite3.connect(folder / "some.db").close()
+        (folder / "some.db").touch()
+        (folder / "some.csv").write_text("a\n1\n", encoding="ascii")
+    (inside / "link").symlink_to(outside)
+    (inside / "link.db").symlink_to(outside / "some.db")
+    monkeypatch.setattr(reach, "_roots", None)
+    reach.allow_files([inside])
+    assert sqlite(inside / "some.db").discover() == []
+    for path in (
+        outside / "some.db",
+        inside / "link.db",
+        inside / "link" / "some.db",
+        inside / ".." / "inside-not" / "some.db",
+    ):
+        with pytest.raises(PermissionRefused, match="outside the folders"):
+            sqlite(path).discover()
+    assert [found.name for found in files(inside).discover()] == ["some.csv"]
+    for folder in (outside, inside / "link", inside / ".." / "inside-not", tmp_path):
+        with pytest.raises(PermissionRefused, match="outside the folders"):
+            files(folder).discover()
 
 
 def test_the_platform_keeps_its_database_and_its_keys() -> None:

@@ -26,6 +26,7 @@ import pyarrow.csv as pa_csv
 from apps.connectors.base import FieldSchema, RawRejection
 from apps.connectors.errors import SchemaMismatch
 from apps.connectors.files.conversion import from_text, to_text
+from apps.connectors.files.limits import require_field_count
 from apps.connectors.files.rows import Rows, collect, raw_text
 from apps.connectors.files.streams import StreamDamaged
 
@@ -266,7 +267,9 @@ def header_of(data: bytes, delimiter: str, where: str) -> tuple[tuple[str, ...],
             where=where,
             remedy="Correct the first line; line ends must be LF or CRLF. Check the encoding.",
         )
-    table = _parse(match[0], delimiter, grammar.columns(match[0].rstrip(b"\r\n")), None, None)
+    columns = grammar.columns(match[0].rstrip(b"\r\n"))
+    require_field_count(columns, where)
+    table = _parse(match[0], delimiter, columns, None, None)
     cells = [str(column[0].as_py() or "") for column in table.columns]
     return unique_names(cells), match.end()
 

@@ -12,6 +12,7 @@ from apps.connectors.base import DatasetSchema, FieldSchema
 from apps.connectors.errors import SchemaMismatch
 from apps.connectors.files import sidecar
 from apps.connectors.files.inference import infer_json, infer_text
+from apps.connectors.files.limits import require_field_count
 from apps.connectors.files.parquet_format import fields_of
 from apps.connectors.files.paths import FileRef
 from apps.connectors.files.reading import OpenFile
@@ -109,6 +110,7 @@ def _found_in_json(
             progress.size += len(record.text)
             for name, value in record.value.items():
                 values.setdefault(name, []).append(value)
+        require_field_count(len(values), file.ref.dataset)
         progress.rows += len(records) + len(rejected)
         if progress.is_over:
             break

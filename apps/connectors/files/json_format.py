@@ -20,7 +20,7 @@ from apps.connectors.base import FieldSchema, RawRejection
 from apps.connectors.errors import ConfigurationError
 from apps.connectors.files.conversion import from_json, to_json_fragments
 from apps.connectors.files.csv_format import BOM, empty_rows
-from apps.connectors.files.json_text import DECODER, NotJson, dump, parse, quoted
+from apps.connectors.files.json_text import DECODER, NotJson, dump, parse, quoted, require_shallow
 from apps.connectors.files.rows import RAW_LIMIT, Rows, collect, raw_text
 from apps.connectors.files.streams import StreamDamaged
 
@@ -328,6 +328,10 @@ class JsonArrayReader:
             problem = "the record holds bytes that are not in the encoding"
             raw = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
             return _reject(element.line, "record.wrong_encoding", problem, raw)
+        try:
+            require_shallow(text)
+        except NotJson as depth:
+            return _reject(element.line, "record.malformed", str(depth), text)
         if isinstance(element.value, NotJson):
             return _reject(element.line, "record.malformed", str(element.value), text)
         if not isinstance(element.value, dict):

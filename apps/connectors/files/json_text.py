@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from apps.connectors.files.limits import MAX_JSON_DEPTH
+
 _MAX_EXPONENT = 400
+_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class NotJson(ValueError):
@@ -39,8 +43,20 @@ def _constant(name: str) -> None:
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)
 
 
+def require_shallow(text: str) -> None:
+    """Raise NotJson where objects and arrays stand in one another too often."""
+    if text.count("[") + text.count("{") <= MAX_JSON_DEPTH:
+        return
+    depth = 0
+    for match in _BRACKET.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+        if depth > MAX_JSON_DEPTH:
+            raise NotJson("the value is nested too deeply")
+
+
 def parse(text: str) -> Any:
     """The value of a JSON text. Raises NotJson."""
+    require_shallow(text)
     try:
         return DECODER.decode(text)
     except NotJson:

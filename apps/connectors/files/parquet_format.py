@@ -26,6 +26,7 @@ from apps.connectors.files.conversion import (
     from_text,
     plain_number,
 )
+from apps.connectors.files.limits import require_field_count
 from apps.connectors.files.rows import RAW_LIMIT, Rows, collect
 from apps.connectors.types import Kind, NeutralType
 
@@ -152,7 +153,14 @@ class ParquetReader:
     def __init__(self, file: BinaryIO, where: str) -> None:
         self._where = where
         self.file = open_parquet(file, where)
+        require_field_count(self.file.metadata.num_columns, where)
         self.schema: pa.Schema = self.file.schema_arrow
+
+    @property
+    def decompressed_bytes(self) -> int:
+        """What the file says its pages come to; values that repeat are counted once."""
+        groups = range(self.file.num_row_groups)
+        return sum(self.file.metadata.row_group(group).total_byte_size for group in groups)
 
     def rows(self, fields: Sequence[FieldSchema]) -> Iterator[Rows]:
         """The records, with these fields converted."""

@@ -12,6 +12,7 @@ from apps.connectors.errors import ConnectionLost, FieldMissing, SourceChanged
 from apps.connectors.files import sidecar
 from apps.connectors.files.csv_format import CsvReader
 from apps.connectors.files.json_format import JsonArrayReader, JsonLinesReader
+from apps.connectors.files.limits import require_growth
 from apps.connectors.files.parquet_format import ParquetReader
 from apps.connectors.files.paths import FileRef, Fingerprint, open_file
 from apps.connectors.files.rows import Rows
@@ -64,14 +65,7 @@ class OpenFile:
     def chunks(self) -> Iterator[bytes]:
         """The file's text from its start, in UTF-8."""
         self.file.seek(0)
-        settings, ref = self._settings, self.ref
-        return text_chunks(
-            self.file,
-            ref.compression,
-            settings.encoding,
-            settings.max_compression_ratio,
-            ref.dataset,
-        )
+        return text_chunks(self.file, self.ref.compression, self._settings, self.ref.dataset)
 
     def verify(self) -> None:
         """Raises MalformedFile when the file's compression is corrupt."""
@@ -113,7 +107,11 @@ class OpenFile:
     def parquet(self) -> ParquetReader:
         """A reader of Parquet."""
         self.file.seek(0)
-        return ParquetReader(self.file, self.ref.dataset)
+        parquet = ParquetReader(self.file, self.ref.dataset)
+        ratio, most = self._settings.max_compression_ratio, self._settings.max_decompressed
+        size = os.fstat(self.file.fileno()).st_size
+        require_growth(parquet.decompressed_bytes, size, ratio, most, self.ref.dataset)
+        return parquet
 
     def rows(self, fields: Sequence[FieldSchema]) -> Iterator[Rows]:
         """All records, with these fields. Raises FieldMissing, and SourceChanged at the end."""

@@ -81,6 +81,19 @@ class FilesSettings(ConnectorSettings):
         json_schema_extra={"advanced": True},
     )
 
+    max_decompressed_gib: int = Field(
+        64,
+        title="Largest decompressed file (GiB)",
+        description="A compressed file that grows beyond this is refused.",
+        ge=1,
+        json_schema_extra={"advanced": True},
+    )
+
+    @property
+    def max_decompressed(self) -> int:
+        """In bytes."""
+        return self.max_decompressed_gib << 30
+
     @field_validator("delimiter", mode="before")
     @classmethod
     def _name_of_tab(cls, value: object) -> object:

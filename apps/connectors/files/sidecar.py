@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from apps.connectors.base import DatasetSchema, FieldSchema
 from apps.connectors.errors import SchemaMismatch
+from apps.connectors.files.limits import MAX_SCHEMA_FILE_BYTES, require_field_count
 from apps.connectors.files.paths import FileRef
 from apps.connectors.types import NeutralType
 
@@ -44,6 +45,8 @@ def load(ref: FileRef) -> Sidecar | None:
     try:
         if ref.sidecar.is_symlink():
             raise SchemaMismatch("the schema file is a symbolic link", where=ref.dataset)
+        if ref.sidecar.stat().st_size > MAX_SCHEMA_FILE_BYTES:
+            raise SchemaMismatch("the schema file is too large", where=ref.dataset)
         text = ref.sidecar.read_text("utf-8")
     except FileNotFoundError:
         return None
@@ -65,6 +68,7 @@ def load(ref: FileRef) -> Sidecar | None:
         ) from None
     except ValueError as error:
         raise SchemaMismatch(f"the schema file is wrong: {error}", where=ref.dataset) from None
+    require_field_count(len(fields), ref.dataset)
     names = {f.name for f in fields}
     missing = [name for name in document.key if name not in names]
     if missing or len(names) != len(fields):

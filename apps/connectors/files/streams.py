@@ -13,12 +13,13 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from apps.connectors.errors import ConfigurationError, ConnectionLost, MalformedFile
+from apps.connectors.errors import ConnectionLost, MalformedFile
+from apps.connectors.files.limits import require_growth
+from apps.connectors.files.settings import FilesSettings
 
 CHUNK = 1 << 20
 _COMPRESSED_CHUNK = 256 << 10
 _ZSTD_CHUNK = 64 << 10
-_FREE_OUTPUT = 64 << 20
 
 
 class StreamDamaged(Exception):
@@ -33,17 +34,18 @@ class StreamDamaged(Exception):
 
 
 def text_chunks(
-    file: BinaryIO, compression: str, encoding: str, max_ratio: int, where: str
+    file: BinaryIO, compression: str, settings: FilesSettings, where: str
 ) -> Iterator[bytes]:
     """Chunks of UTF-8. Bytes that the encoding does not know come out as invalid UTF-8.
 
     Raises StreamDamaged at the end of a damaged stream, ConfigurationError for a file that grows
-    beyond `max_ratio`, ConnectionLost when the disk fails.
+    further than the settings allow, ConnectionLost when the disk fails.
     """
+    encoding = settings.encoding
     try:
         chunks = _decompressed(file, compression)
         if compression:
-            chunks = _guarded(chunks, file, max_ratio, where)
+            chunks = _guarded(chunks, file, settings, where)
         if encoding == "utf-8":
             yield from chunks
         else:
@@ -130,16 +132,13 @@ def _zstd_chunks(file: BinaryIO) -> Iterator[bytes]:
             return
 
 
-def _guarded(chunks: Iterator[bytes], file: BinaryIO, ratio: int, where: str) -> Iterator[bytes]:
-    size = 0
+def _guarded(
+    chunks: Iterator[bytes], file: BinaryIO, settings: FilesSettings, where: str
+) -> Iterator[bytes]:
+    output, ratio, most = 0, settings.max_compression_ratio, settings.max_decompressed
     for chunk in chunks:
-        size += len(chunk)
-        if size > _FREE_OUTPUT and size > ratio * max(file.tell(), 1):
-            raise ConfigurationError(
-                f"the file grows to more than {ratio} times its size when it is decompressed",
-                where=where,
-                remedy="Look at the file; if it is sound, raise 'Highest compression ratio'.",
-            )
+        output += len(chunk)
+        require_growth(output, file.tell(), ratio, most, where)
         yield chunk
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from apps.connectors import reach
 from apps.connectors.base import StepStatus
 from apps.connectors.errors import DatasetMissing, PermissionRefused
 from apps.connectors.files import FilesConnector, FilesSettings
-from apps.connectors.reach import ROOTS_VARIABLE
 from tests.connectors.files.conftest import Connect
 from tests.connectors.files.support import schema_of
 
@@ -62,11 +62,12 @@ def test_what_is_no_regular_file_is_not_opened(inside: Path) -> None:
 def test_a_folder_outside_the_allowed_roots_is_refused(
     inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(ROOTS_VARIABLE, f"/nowhere{os.pathsep}{inside}")
+    monkeypatch.setattr(reach, "_roots", None)
+    reach.allow_files([Path("/nowhere"), inside])
     assert [s.status for s in connector(inside).check()] == [StepStatus.OK] * 3
     (step,) = connector(tmp_path).check()
     assert step.status is StepStatus.FAILED
-    assert ROOTS_VARIABLE in step.remedy
+    assert reach.ROOTS_VARIABLE in step.remedy
 
 
 def test_a_check_stops_at_the_first_step_that_fails(tmp_path: Path) -> None:
