@@ -49,6 +49,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "apps.core.middleware.SecurityHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "apps.audit.middleware.AuditMiddleware",
@@ -153,6 +154,8 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = int(ENVIRONMENT.session_hours * 3600)
 SESSION_IDLE_SECONDS = int(ENVIRONMENT.session_idle_minutes * 60)
 SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+WHITENOISE_ALLOW_ALL_ORIGINS = False
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 if PRODUCTION:
@@ -285,20 +288,6 @@ LOGGING = {
 
 SIMPLE_HISTORY_REVERT_DISABLED = True
 
-PRIMARY_COLOURS = {
-    "50": "#eff6ff",
-    "100": "#dbeafe",
-    "200": "#bfdbfe",
-    "300": "#93c5fd",
-    "400": "#60a5fa",
-    "500": "#3b82f6",
-    "600": "#2563eb",
-    "700": "#1d4ed8",
-    "800": "#1e40af",
-    "900": "#1e3a8a",
-    "950": "#172554",
-}
-
 # The palette keeps what it found for minutes: configuration only, nothing of people's records.
 SEARCHED_MODELS = ["sources.source", "sources.dataset", "mappings.mapping", "rules.rule"]
 
@@ -319,9 +308,11 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,
     "ENVIRONMENT": "apps.console.navigation.environment_label",
-    "COLORS": {"primary": PRIMARY_COLOURS},
     "DASHBOARD_CALLBACK": "apps.console.overview.context",
-    "STYLES": [lambda request: static("lockstep/lockstep.css")],
+    "STYLES": [
+        lambda request: static("lockstep/theme.css"),
+        lambda request: static("lockstep/lockstep.css"),
+    ],
     "SCRIPTS": [lambda request: static("lockstep/lockstep.js")],
     "ACCOUNT": {"navigation": ACCOUNT_LINKS},
     "COMMAND": {"search_models": SEARCHED_MODELS, "show_history": False},

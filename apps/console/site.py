@@ -19,6 +19,10 @@ class LockstepAdminSite(UnfoldAdminSite):
 
         return [*urlpatterns(self), *super().get_urls()]
 
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        """The theme's; its palette stands in a file, because no page may carry a style."""
+        return {**super().each_context(request), "colors": None}
+
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
         """The theme's list; an entry whose badge says nothing gets none, not an empty one."""
         groups = super().get_sidebar_list(request)

@@ -3,6 +3,9 @@
 
 htmx.config.allowEval = false;
 htmx.config.includeIndicatorStyles = false;
+htmx.config.allowScriptTags = false;
+// The theme's links beside a title ask whether their menu is open, also where they have none.
+globalThis.actionDropdownOpen = false;
 
 const ready = (work) =>
   document.readyState === "loading"

@@ -16,7 +16,7 @@ from authlib.integrations.django_client import DjangoOAuth2App, OAuth
 from authlib.integrations.requests_client import OAuth2Session
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponseRedirect
 from joserfc.errors import JoseError
 from requests import RequestException
 
@@ -71,17 +71,19 @@ def provider_name() -> str:
     return str(given["name"]) if given else ""
 
 
-def ask_provider(request: HttpRequest, back: str, *, again: bool = False) -> HttpResponse:
-    """Send the browser to the provider. Raises SingleSignOnRefused when that is not reached.
+def ask_provider(request: HttpRequest, back: str, *, again: bool = False) -> str:
+    """Where the browser has to go to be asked who it is, remembered in its session.
+
+    Raises SingleSignOnRefused when the provider is not reached.
 
     back: absolute address to come back to. again: ask even who is signed in there.
     """
     more = {"prompt": "login", "max_age": "0"} if again else {}
     try:
-        answer: HttpResponse = _provider().authorize_redirect(request, back, **more)
+        answer: HttpResponseRedirect = _provider().authorize_redirect(request, back, **more)
     except FAILURES as error:
         raise _refused("the identity provider does not answer as it should", error) from error
-    return answer
+    return answer.url
 
 
 def claims_of(request: HttpRequest) -> Claims:

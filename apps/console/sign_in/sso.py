@@ -25,7 +25,11 @@ ERRANDS = ("sign_in", "link", "confirm", "invitation")
 
 
 def begin(site: AdminSite, request: HttpRequest) -> HttpResponse:
-    """Off to the provider."""
+    """Off to the provider.
+
+    Not by a redirect: forms may lead to ourselves only, and browsers count what a form is
+    redirected to.
+    """
     if request.method != "POST":
         return HttpResponseNotAllowed(["POST"])
     what = request.POST.get("what", "")
@@ -36,12 +40,12 @@ def begin(site: AdminSite, request: HttpRequest) -> HttpResponse:
         require_recent_sign_in(request)
     try:
         back = request.build_absolute_uri(reverse("admin:sso_return"))
-        answer = services.ask_provider(request, back, again=what == "confirm")
+        address = services.ask_provider(request, back, again=what == "confirm")
     except LockstepError as error:
         messages.error(request, explain(error))
         return redirect("admin:login")
     request.session[ERRAND] = errand
-    return answer
+    return HttpResponse(headers={"Refresh": f"0; url={address}"})
 
 
 def come_back(site: AdminSite, request: HttpRequest) -> HttpResponse:
