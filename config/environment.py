@@ -127,6 +127,7 @@ class Environment(BaseSettings):
     enrolment_hours: PositiveFloat = 72
     sign_in_failures: PositiveInt = 5
     sign_in_lock_minutes: PositiveFloat = 15
+    sign_in_requests: PositiveInt = 60  # at each door, in ten minutes, from one address
     passkey_domain: str | None = None
     # Single sign-on by OpenID Connect
     oidc_issuer: str | None = None

@@ -187,6 +187,7 @@ DATA_KEY_SECONDS = ENVIRONMENT.data_key_seconds
 
 LOCKSTEP = {
     "TRUSTED_PROXIES": ENVIRONMENT.trusted_proxies,
+    "SIGN_IN_REQUESTS": ENVIRONMENT.sign_in_requests,
     "ENROLMENT_HOURS": ENVIRONMENT.enrolment_hours,
     "PASSKEY_DOMAIN": ENVIRONMENT.passkey_domain,
     "LEASE_SECONDS": ENVIRONMENT.lease_seconds,

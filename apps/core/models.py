@@ -67,6 +67,19 @@ class PlatformState(models.Model):
         return "paused" if self.paused else "running"
 
 
+class RateBucket(models.Model):
+    """How often somebody has asked for something lately (`apps.core.rate_limits`)."""
+
+    digest = models.CharField(max_length=64, primary_key=True, editable=False)  # keyed
+    full_at = models.FloatField(db_index=True, editable=False)  # seconds since the epoch
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.digest[:8]
+
+
 class OutboxEvent(models.Model):
     """News of a lower room for upper ones, written in the transaction that it tells of."""
 

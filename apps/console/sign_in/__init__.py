@@ -34,27 +34,50 @@ def _for_the_signed_in(view: View) -> View:
 
 def urlpatterns(site: AdminSite) -> list[URLPattern]:
     from apps.console.sign_in import confirming, door, enrolling, invitation, security, sso
+    from apps.console.sign_in.limits import by_person, limited
 
-    def everybody(route: str, view: View, name: str) -> URLPattern:
-        return path(route, _for_everybody(partial(view, site)), name=name)
+    def everybody(
+        route: str, view: View, name: str, limit: str, methods: tuple[str, ...] = ("POST",)
+    ) -> URLPattern:
+        bounded = limited(partial(view, site), limit, methods=methods)
+        return path(route, _for_everybody(bounded), name=name)
 
     def signed_in(route: str, view: View, name: str) -> URLPattern:
         return path(route, _for_the_signed_in(partial(view, site)), name=name)
 
-    def verified(route: str, view: View, name: str) -> URLPattern:
-        return path(route, site.admin_view(_for_everybody(partial(view, site))), name=name)
+    def verified(route: str, view: View, name: str, limit: str = "") -> URLPattern:
+        bound: View = partial(view, site)
+        if limit:
+            bound = limited(bound, limit, by=by_person)
+        return path(route, site.admin_view(_for_everybody(bound)), name=name)
 
     return [
         path("logout/", _for_the_signed_in(site.logout), name="logout"),
-        everybody("login/", door.password, "login"),
-        everybody("login/single-sign-on/", sso.begin, "sso"),
-        everybody("login/single-sign-on/return/", sso.come_back, "sso_return"),
-        everybody("login/code/", door.code, "login_code"),
-        everybody("invitation/<str:token>/", invitation.accept, "invitation"),
-        path("password_change/", _for_the_signed_in(site.password_change), name="password_change"),
+        everybody("login/", door.password, "login", "sign-in"),
+        everybody("login/single-sign-on/", sso.begin, "sso", "single-sign-on"),
+        everybody(
+            "login/single-sign-on/return/",
+            sso.come_back,
+            "sso_return",
+            "single-sign-on-return",
+            methods=("GET",),
+        ),
+        everybody("login/code/", door.code, "login_code", "sign-in-code"),
+        everybody(
+            "invitation/<str:token>/",
+            invitation.accept,
+            "invitation",
+            "invitation",
+            methods=("GET", "POST"),
+        ),
+        path(
+            "password_change/",
+            _for_the_signed_in(limited(site.password_change, "password-change", by=by_person)),
+            name="password_change",
+        ),
         signed_in("enrol/", enrolling.app, "enrol"),
         signed_in("enrol/passkey/", enrolling.passkey, "enrol_passkey"),
-        verified("confirm/", confirming.confirm, "confirm"),
+        verified("confirm/", confirming.confirm, "confirm", "confirm"),
         verified("security/", security.overview, "security"),
         verified("security/recovery-codes/", security.recovery_codes, "recovery_codes"),
         verified("security/remove/", security.remove, "security_remove"),
