@@ -169,6 +169,7 @@ if PRODUCTION:
     SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$"]
 
 AXES_HANDLER = "apps.accounts.locks.SignInHandler"
+AXES_USERNAME_CALLABLE = "apps.accounts.locks.name_for_locks"
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_FAILURE_LIMIT = ENVIRONMENT.sign_in_failures
 AXES_COOLOFF_TIME = timedelta(minutes=ENVIRONMENT.sign_in_lock_minutes)

@@ -10,8 +10,16 @@ from axes.models import AccessAttempt
 from django.db.models import Sum
 from django.http import HttpRequest
 
+from apps.audit.services import name_digest
+
 # An address may stand for a whole office, so it may fail as often as ten people.
 PEOPLE_PER_ADDRESS = 10
+
+
+def name_for_locks(request: HttpRequest, credentials: dict[str, Any] | None = None) -> str:
+    """What failures are counted under: a keyed hash, because people type passwords there, too."""
+    typed = (credentials or {}).get("username") or request.POST.get("username") or ""
+    return name_digest(str(typed))
 
 
 class SignInHandler(AxesDatabaseHandler):  # type: ignore[misc]

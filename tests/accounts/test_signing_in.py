@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from axes.models import AccessAttempt
 from django.contrib.auth.signals import user_logged_in, user_login_failed
 from django.test import Client
 from django.urls import reverse
 
 from apps.accounts.models import AuthenticatorApp, User
 from apps.accounts.services import lift_locks, new_recovery_codes
+from apps.audit.models import AuditEvent
 from tests.people import PASSWORD, administrator, code_of, enrolled, log_in, prove
 
 pytestmark = pytest.mark.django_db
@@ -269,15 +271,35 @@ def test_a_lock_can_be_lifted(client, root, app):
 
 
 def test_nothing_that_was_typed_is_kept_of_a_failure(client, app):
-    from axes.models import AccessAttempt
-
     log_in(client, "root", "a secret of mine")
+    log_in(client, "my password, in the wrong box", "root")
     log_in(client, "root")
     prove(client, "424242")
 
-    kept = " ".join(map(str, AccessAttempt.objects.values_list("get_data", "post_data")))
-    assert "a secret of mine" not in kept
-    assert "424242" not in kept
+    kept = " ".join(str(row) for row in AccessAttempt.objects.values())
+    kept += " ".join(str(row) for row in AuditEvent.objects.values())
+    for typed in ("a secret of mine", "my password", "424242", "wrong box"):
+        assert typed not in kept
+    names = AccessAttempt.objects.values_list("username", flat=True)
+    assert len(set(names)) == 2
+    assert not any("root" in name for name in names)
+
+
+def test_nothing_that_was_typed_as_a_name_reaches_a_log(client, app, caplog, capfd):
+    with caplog.at_level(0):
+        for _ in range(6):
+            log_in(client, "my password, in the wrong box", "root")
+
+    told = caplog.text + "".join(capfd.readouterr())
+    assert "Too Many" in told or "Locking out" in told
+    assert "my password" not in told
+
+
+def test_a_name_is_locked_however_it_is_written(client, app):
+    for name in ("root", "Root", " root ", "ROOT", "rooT"):
+        log_in(client, name, "wrong")
+
+    assert log_in(client, "root").status_code == 429
 
 
 @pytest.mark.parametrize("name", ["login", "login_code", "enrol", "security"])

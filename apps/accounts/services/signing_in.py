@@ -21,6 +21,7 @@ from django_otp.models import Device
 
 from apps.accounts.models import User
 from apps.accounts.sessions import ABOUT
+from apps.audit.services import name_digest
 from apps.core.addresses import client_address
 from apps.core.clock import now
 from apps.core.reauthentication import CONFIRMED_AT
@@ -96,4 +97,4 @@ def is_locked(request: HttpRequest, user: User) -> bool:
 
 def lift_locks(user: User) -> int:
     """Let the person try again at once; how many locks and counts there were."""
-    return int(reset(username=user.get_username()))
+    return int(reset(username=name_digest(user.get_username())))
