@@ -26,9 +26,15 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from apps.connectors.outbound.networks import AllowedNetworks
+from config.own_services import (
+    LOOPBACK,
+    broker_is_guarded,
+    broker_tls,
+    database_is_guarded,
+    without_tls_options,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def _split_names(value: object) -> object:
@@ -104,6 +110,8 @@ class Environment(BaseSettings):
     # and networks; ports below 1024 beside those that each kind of connection has.
     allowed_networks: Names | None = None
     allowed_ports: Ports = []
+    # Which of `database` and `broker` may be on another machine without TLS that is checked.
+    unguarded_connections: Names = []
     time_zone: str = "UTC"
     lease_seconds: float = 60.0
     tick_seconds: float = 5.0
@@ -221,7 +229,25 @@ class Environment(BaseSettings):
             raise ValueError(
                 "LOCKSTEP_DEBUG shows strangers settings and values: not in production"
             )
+        self._own_services_are_guarded()
         return self
+
+    def _own_services_are_guarded(self) -> None:
+        database, broker = self.database_url, self.broker_url or self.redis_url
+        open_ways = {
+            "database": database and not database_is_guarded(database.get_secret_value()),
+            "broker": broker and not broker_is_guarded(broker.get_secret_value()),
+        }
+        remedies = {
+            "database": "add ?sslmode=verify-full to DATABASE_URL",
+            "broker": "use rediss:// or amqps:// in REDIS_URL or BROKER_URL",
+        }
+        for name, is_open in open_ways.items():
+            if is_open and name not in self.unguarded_connections:
+                raise ValueError(
+                    f"the {name} is on another machine and not reached by TLS that checks who is "
+                    f"there: {remedies[name]}, or name {name} in LOCKSTEP_UNGUARDED_CONNECTIONS"
+                )
 
     def file_roots(self) -> list[Path]:
         """Where files that are sources may be: embedded the data folder, in production nowhere,
@@ -301,6 +327,13 @@ class Environment(BaseSettings):
         return self.erasure_register or self.data_dir / "erasures.log"
 
     def celery_broker(self) -> str:
+        return without_tls_options(self._broker_address())
+
+    def celery_broker_tls(self) -> dict[str, object] | None:
+        """How TLS to the broker checks who is there; None without TLS."""
+        return broker_tls(self._broker_address())
+
+    def _broker_address(self) -> str:
         url = self.broker_url or self.redis_url
         return url.get_secret_value() if url else "filesystem://localhost/"
 

@@ -16,8 +16,8 @@ from config.environment import BASE_DIR, Environment, Profile, read_environment
 
 PRODUCTION = {
     "LOCKSTEP_PROFILE": "production",
-    "DATABASE_URL": "postgresql://app:secret-word@db.example/lockstep",
-    "REDIS_URL": "redis://cache.example/0",
+    "DATABASE_URL": "postgresql://app:secret-word@db.example/lockstep?sslmode=verify-full",
+    "REDIS_URL": "rediss://cache.example/0",
     "LOCKSTEP_SECRET_KEY": "x" * 60,
     "LOCKSTEP_ALLOWED_NETWORKS": "10.0.0.0/8,public",
     "LOCKSTEP_ENCRYPTION_KEYS": "k1:" + base64.b64encode(bytes(32)).decode(),
@@ -48,7 +48,7 @@ def test_production_starts_when_everything_is_named(environment):
     settings = Environment()
 
     assert settings.django_database()["HOST"] == "db.example"
-    assert settings.celery_broker() == "redis://cache.example/0"
+    assert settings.celery_broker() == "rediss://cache.example/0"
 
 
 def test_what_is_near_may_be_connected_to_unless_something_is_said(environment):
@@ -115,6 +115,54 @@ def test_production_refuses_to_start_and_names_what_is_missing(environment, miss
         read_environment()
 
     assert "secret-word" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("DATABASE_URL", "postgresql://app:secret-word@db.example/x", "database"),
+        ("DATABASE_URL", "postgresql://app:secret-word@db.example/x?sslmode=require", "database"),
+        ("DATABASE_URL", "postgresql:///x?host=db.example&password=secret-word", "database"),
+        ("DATABASE_URL", "postgresql://127.0.0.1/x?hostaddr=10.0.0.1", "database"),
+        ("REDIS_URL", "redis://:secret-word@cache.example/0", "broker"),
+        ("REDIS_URL", "rediss://cache.example/0?ssl_cert_reqs=none", "broker"),
+        ("REDIS_URL", "rediss://cache.example/0?ssl_check_hostname=false", "broker"),
+        ("BROKER_URL", "amqp://app:secret-word@rabbit.example//", "broker"),
+        ("BROKER_URL", "amqps://rabbit.example//;amqp://other.example//", "broker"),
+    ],
+)
+def test_production_reaches_other_machines_by_checked_tls_only(environment, name, value, what):
+    for given, usual in PRODUCTION.items():
+        environment.setenv(given, usual)
+    environment.setenv(name, value)
+
+    with pytest.raises(SystemExit, match=f"the {what} is on another machine") as refusal:
+        read_environment()
+    assert "secret-word" not in str(refusal.value)
+
+    environment.setenv("LOCKSTEP_UNGUARDED_CONNECTIONS", what)
+    assert read_environment()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgresql://app@127.0.0.1/x"),
+        ("DATABASE_URL", "postgresql://app@[::1]/x"),
+        ("DATABASE_URL", "postgresql:///x?host=/run/postgresql"),
+        ("DATABASE_URL", "postgresql://app@db.example/x?sslmode=verify-ca&sslrootcert=/ca.pem"),
+        ("REDIS_URL", "redis://localhost:6379/0"),
+        ("REDIS_URL", "rediss://cache.example/0?ssl_cert_reqs=CERT_REQUIRED"),
+        ("BROKER_URL", "amqps://rabbit.example//"),
+        ("BROKER_URL", "redis+socket:///run/redis.sock"),
+    ],
+)
+def test_production_takes_this_machine_and_checked_tls(environment, name, value):
+    for given, usual in PRODUCTION.items():
+        environment.setenv(given, usual)
+    environment.setenv(name, value)
+
+    assert read_environment()
 
 
 def test_an_error_shows_no_value(environment):
