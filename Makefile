@@ -46,7 +46,7 @@ soak: ## many more random histories than make test plays (HISTORIES=…)
 	&& LOCKSTEP_TEST_SEED=$$seed LOCKSTEP_TEST_HISTORIES=$(HISTORIES) \
 	$(PY) deploy/test_services.py -- $(PY) -m pytest -n $(JOBS) tests/invariants $(ARGS)
 
-check: ## lint, types, architecture, settings, migrations, known vulnerabilities
+check: ## lint, types, architecture, insecure patterns, settings, migrations, known vulnerabilities
 	@deploy/install.sh dev
 	@deploy/check.sh
 

@@ -231,7 +231,7 @@ def _answers(server: Server, url: str, deadline: float) -> bool:
         try:
             if server.service.is_there(url):
                 return True
-        except Exception:  # noqa: S110  (each client has its own errors: not yet)
+        except Exception:  # noqa: S110  # nosec B110  # each client has its own errors: not yet
             pass
         time.sleep(0.2)
     return False

@@ -66,7 +66,7 @@ def refuse_if_port_is_taken(host: str, port: int) -> None:
 
 def address_of(host: str, port: int) -> str:
     """Where a person on this machine finds it."""
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104  # nosec B104  # read, not bound to
     if ":" in name and not name.startswith("["):
         name = f"[{name}]"
     return f"http://{name}:{port}/"

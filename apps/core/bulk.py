@@ -30,7 +30,7 @@ def bulk_insert(model: type[models.Model], columns: Sequence[str], rows: Iterabl
             _copy(cursor, target, rows)
         return
     marks = ", ".join(["?"] * len(names))
-    _executemany(f"INSERT INTO {target} VALUES ({marks})", rows)  # noqa: S608
+    _executemany(f"INSERT INTO {target} VALUES ({marks})", rows)  # noqa: S608  # nosec B608  # names of our own models
 
 
 def bulk_upsert(
@@ -49,7 +49,8 @@ def bulk_upsert(
     table = connection.ops.quote_name(model._meta.db_table)
     sets = ", ".join(f"{_column(model, n)} = excluded.{_column(model, n)}" for n in update)
     clash = ", ".join(_column(model, name) for name in conflict)
-    tail = f"ON CONFLICT ({clash}) DO " + (f"UPDATE SET {sets}" if update else "NOTHING")
+    tail = f"ON CONFLICT ({clash}) DO "
+    tail += f"UPDATE SET {sets}" if update else "NOTHING"  # nosec B608  # names of our own models
     if connection.vendor != "postgresql":
         marks = ", ".join(["?"] * len(names))
         head = f"INSERT INTO {table} ({', '.join(names)})"
@@ -57,7 +58,7 @@ def bulk_upsert(
         return
     with _cursor() as cursor, _staged(cursor, table, names, rows):
         cursor.execute(
-            f"INSERT INTO {table} ({', '.join(names)}) "  # noqa: S608
+            f"INSERT INTO {table} ({', '.join(names)}) "  # noqa: S608  # nosec B608  # names of our own models
             f"SELECT {', '.join(names)} FROM bulk_stage {tail}"
         )
 
@@ -75,12 +76,12 @@ def bulk_update(
         sets = ", ".join(f"{name} = ?" for name in values)
         wheres = " AND ".join(f"{name} = ?" for name in keys)
         ordered = ([*row[len(keys) :], *row[: len(keys)]] for row in rows)
-        _executemany(f"UPDATE {table} SET {sets} WHERE {wheres}", ordered)  # noqa: S608
+        _executemany(f"UPDATE {table} SET {sets} WHERE {wheres}", ordered)  # noqa: S608  # nosec B608  # names of our own models
         return
     sets = ", ".join(f"{name} = s.{name}" for name in values)
     wheres = " AND ".join(f"t.{name} = s.{name}" for name in keys)
     with _cursor() as cursor, _staged(cursor, table, [*keys, *values], rows):
-        cursor.execute(f"UPDATE {table} t SET {sets} FROM bulk_stage s WHERE {wheres}")  # noqa: S608
+        cursor.execute(f"UPDATE {table} t SET {sets} FROM bulk_stage s WHERE {wheres}")  # noqa: S608  # nosec B608  # names of our own models
 
 
 def bulk_exchange(
@@ -97,11 +98,11 @@ def bulk_exchange(
     if connection.vendor != "postgresql":
         with _cursor() as cursor:
             marks = ([_sqlite(v) for v in (new, key_value, old)] for key_value, old, new in rows)
-            sql = f"UPDATE {table} SET {column} = ? WHERE {key} = ? AND {column} = ?"  # noqa: S608
+            sql = f"UPDATE {table} SET {column} = ? WHERE {key} = ? AND {column} = ?"  # noqa: S608  # nosec B608  # names of our own models
             return int(cursor.cursor.connection.executemany(sql, marks).rowcount)
     with _cursor() as cursor:
         cursor.execute(
-            f"WITH given AS (SELECT * FROM unnest(%s::{pk.rel_db_type(connection)}[], "  # noqa: S608
+            f"WITH given AS (SELECT * FROM unnest(%s::{pk.rel_db_type(connection)}[], "  # noqa: S608  # nosec B608  # names of our own models
             f"%s::bytea[], %s::bytea[]) g(pk, old, new)), "
             f"free AS (SELECT t.{key} AS pk FROM {table} t JOIN given g ON t.{key} = g.pk "
             f"WHERE t.{column} = g.old FOR UPDATE OF t SKIP LOCKED) "
@@ -117,7 +118,7 @@ def _staged(cursor: Any, table: str, names: Sequence[str], rows: Iterable[Row]) 
     """The rows in a temporary table `bulk_stage` with columns like those of `table`."""
     columns = ", ".join(names)
     cursor.execute(
-        f"CREATE TEMP TABLE bulk_stage ON COMMIT DROP AS SELECT {columns} "  # noqa: S608
+        f"CREATE TEMP TABLE bulk_stage ON COMMIT DROP AS SELECT {columns} "  # noqa: S608  # nosec B608  # names of our own models
         f"FROM {table} WITH NO DATA"
     )
     _copy(cursor, f"bulk_stage ({columns})", rows)

@@ -92,7 +92,7 @@ def _move_on(digest: str, moment: float, limit: RateLimit) -> float | None:
     table = RateBucket._meta.db_table
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {table} AS b (digest, full_at) VALUES (%s, %s) "  # noqa: S608  # constants
+            f"INSERT INTO {table} AS b (digest, full_at) VALUES (%s, %s) "  # noqa: S608  # nosec B608  # names of our own model
             f"ON CONFLICT (digest) DO UPDATE SET full_at = {later}(b.full_at, %s) + %s "
             f"WHERE {later}(b.full_at, %s) + %s <= %s RETURNING full_at",
             [

@@ -141,7 +141,7 @@ def _load(
     for name, table in (("left_side", left), ("right_side", right)):
         database.register("incoming", _unicode_forms(table, match))
         database.execute(
-            f"CREATE TABLE {name} AS SELECT {values} AS m, {shown} AS shown, key FROM incoming"  # noqa: S608
+            f"CREATE TABLE {name} AS SELECT {values} AS m, {shown} AS shown, key FROM incoming"  # noqa: S608  # nosec B608  # quoted names and our own texts
         )
         database.unregister("incoming")
 
@@ -193,7 +193,7 @@ def _right_values(
     key_columns = pa.table([table[name] for name in mapping.key], names=[name for name, _ in keys])
     with open_database() as database:
         database.register("incoming", key_columns)
-        found = fetch(database, f"SELECT {key_sql(keys)} AS key FROM incoming")  # noqa: S608
+        found = fetch(database, f"SELECT {key_sql(keys)} AS key FROM incoming")  # noqa: S608  # nosec B608  # quoted names and our own texts
     columns = [table[name] for name in names] + [found["key"]]
     return pa.table(columns, names=[*_columns(match), "key"])
 
@@ -235,7 +235,7 @@ def _count(
     unreadable: int,
 ) -> MatchReport:
     database.execute(
-        "CREATE TABLE value AS SELECT m, any_value(shown) AS shown, "  # noqa: S608
+        "CREATE TABLE value AS SELECT m, any_value(shown) AS shown, "  # noqa: S608  # nosec B608  # quoted names and our own texts
         "count(*) FILTER (side = 'left') AS l, count(*) FILTER (side = 'right') AS r, "
         f"(list(key) FILTER (side = 'left'))[1:{MOST_KEYS}] AS left_keys, "
         f"(list(key) FILTER (side = 'right'))[1:{MOST_KEYS}] AS right_keys FROM ("
@@ -245,13 +245,13 @@ def _count(
     crowd = "l > 1 OR r > 1"
     examples = fetch(
         database,
-        "SELECT shown, l, r, coalesce(left_keys, []) AS left_keys, "  # noqa: S608
+        "SELECT shown, l, r, coalesce(left_keys, []) AS left_keys, "  # noqa: S608  # nosec B608  # quoted names and our own texts
         f"coalesce(right_keys, []) AS right_keys FROM value WHERE {crowd} "
         f"ORDER BY l + r DESC, shown LIMIT {MOST_EXAMPLES}",
     ).to_pylist()
 
     def number(sql: str) -> int:
-        return int(fetch(database, f"SELECT count(*) AS n FROM {sql}").to_pylist()[0]["n"])  # noqa: S608
+        return int(fetch(database, f"SELECT count(*) AS n FROM {sql}").to_pylist()[0]["n"])  # noqa: S608  # nosec B608  # quoted names and our own texts
 
     def side(name: str, dataset: str, more: int) -> SideCount:
         total = number(f"{name}_side") + more

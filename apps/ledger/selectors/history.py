@@ -305,7 +305,7 @@ def segments_of_digest(segments: QuerySet[Segment], side: str, digest: bytes) ->
         marks = ", ".join(["%s"] * len(ids[start : start + 500]))
         table = SegmentKeys._meta.db_table
         sql = (
-            f"SELECT segment_id, substr({bits}, "  # noqa: S608
+            f"SELECT segment_id, substr({bits}, "  # noqa: S608  # nosec B608  # bits of our own
             f"(%s & (k.blocks - 1)) * {bloom.BLOCK_BYTES} + 1, {bloom.BLOCK_BYTES}) AS block "
             f"FROM {table} k WHERE segment_id IN ({marks})"
         )

@@ -121,7 +121,7 @@ def _move_on(source_id: UUID, row_cost: float, byte_cost: float) -> float:
     key = SourcePace._meta.pk.get_db_prep_value(source_id, connection)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {table} SET {moved} WHERE source_id = %s "  # noqa: S608
+            f"UPDATE {table} SET {moved} WHERE source_id = %s "  # noqa: S608  # nosec B608  # names of our own model
             f"RETURNING {greater}({', '.join(columns)}) - {clock}",
             [value for cost in used for value in (cost, cost)] + [key],
         )

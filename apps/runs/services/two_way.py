@@ -163,7 +163,7 @@ class TwoWayPlan:
 
     def _open(self, stack: ExitStack, *, whole: bool) -> tuple[Reconciler, Intake]:
         context, programs = self.context, self.context.two_way
-        assert programs is not None
+        assert programs is not None  # nosec B101  # what rule this is has been looked at
         forward = stack.enter_context(transformer(programs.forward, self.session.lookups))
         backward = stack.enter_context(
             transformer(programs.backward, lookups_for(context, programs.backward, backward=True))

@@ -106,7 +106,7 @@ def _failed(partition: Partition, lease: Lease, error: LockstepError) -> None:
     failures = partition.failures + 1
     facts = {"error_code": error.code, "error": str(error)[:2000], "failures": failures}
     if error.action is Action.RETRY and failures < MOST_FAILURES:
-        seconds = min(300.0, 2.0**failures) * random.uniform(0.5, 1.0)  # noqa: S311
+        seconds = min(300.0, 2.0**failures) * random.uniform(0.5, 1.0)  # noqa: S311  # nosec B311  # only spreads retries
         later = now() + timedelta(seconds=seconds)
         if release(lease, **facts, not_before=later, dispatched_at=None):
             log(
