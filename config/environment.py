@@ -137,6 +137,7 @@ class Environment(BaseSettings):
     sign_in_lock_minutes: PositiveFloat = 15
     sign_in_requests: PositiveInt = 60  # at each door, in ten minutes, from one address
     passkey_domain: str | None = None
+    token_days: PositiveInt = 365  # tokens live no longer
     # Single sign-on by OpenID Connect
     oidc_issuer: str | None = None
     oidc_client_id: str | None = None

@@ -33,6 +33,7 @@ def _is_change_page(request: HttpRequest) -> bool:
 
 ACCOUNT_LINKS = [
     {"title": "Sign-in security", "link": reverse_lazy("admin:security")},
+    {"title": "Your tokens", "link": reverse_lazy("admin:tokens")},
     {"title": "Change password", "link": reverse_lazy("admin:password_change")},
 ]
 
@@ -126,6 +127,12 @@ SIDEBAR = [
         "separator": True,
         "items": [
             _entry("Users", "person", "accounts_user_changelist", "accounts.view_user"),
+            _entry(
+                "Service accounts",
+                "smart_toy",
+                "accounts_serviceaccount_changelist",
+                "accounts.view_serviceaccount",
+            ),
             _entry("Roles", "badge", "auth_group_changelist", "auth.view_group"),
             _entry("Encryption", "lock", "core_datakey_changelist", "core.view_datakey"),
         ],

@@ -191,6 +191,7 @@ LOCKSTEP = {
     "SIGN_IN_REQUESTS": ENVIRONMENT.sign_in_requests,
     "ENROLMENT_HOURS": ENVIRONMENT.enrolment_hours,
     "PASSKEY_DOMAIN": ENVIRONMENT.passkey_domain,
+    "TOKEN_DAYS": ENVIRONMENT.token_days,
     "LEASE_SECONDS": ENVIRONMENT.lease_seconds,
     "TICK_SECONDS": ENVIRONMENT.tick_seconds,
     "PARTITION_ROWS": ENVIRONMENT.partition_rows,

@@ -23,6 +23,14 @@ class Act(models.TextChoices):
     FACTOR_ADDED = "factor.added", "Enrolled a second factor"
     FACTOR_REMOVED = "factor.removed", "Removed a second factor"
     FACTORS_RESET = "factor.reset", "Removed all second factors of a person"
+    SERVICE_CREATED = "service.created", "Added a service account"
+    SERVICE_CHANGED = "service.changed", "Changed a service account"
+    SERVICE_DELETED = "service.deleted", "Deleted a service account"
+    TOKEN_CREATED = "token.created", "Made a token"
+    TOKEN_ROTATED = "token.rotated", "Replaced a token"
+    TOKEN_REVOKED = "token.revoked", "Revoked a token"
+    TOKENS_VOIDED = "token.voided", "Revoked all tokens of an account"
+    TOKEN_REFUSED = "token.refused", "Used a token that was refused"
     ROLE_CREATED = "role.created", "Added a role"
     ROLE_CHANGED = "role.changed", "Changed a role"
     ROLE_DELETED = "role.deleted", "Deleted a role"
@@ -102,6 +110,8 @@ SUBJECTS = {
     "access": "Access",
     "person": "People",
     "factor": "Second factors",
+    "service": "Service accounts",
+    "token": "Tokens",
     "role": "Roles",
     "grant": "Grants",
     "source": "Sources",

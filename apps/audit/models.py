@@ -21,6 +21,7 @@ class Outcome(models.TextChoices):
 
 class ActorKind(models.TextChoices):
     PERSON = "person", "Person"
+    SERVICE = "service", "Service account"
     SYSTEM = "system", "Lockstep itself"
     STRANGER = "stranger", "Nobody who is signed in"
 

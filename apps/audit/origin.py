@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from django.db import models
@@ -19,6 +19,7 @@ from apps.core.addresses import client_address
 
 class Channel(models.TextChoices):
     WEB = "web", "Web"
+    API = "api", "API"
     COMMAND = "command", "Command line"
     SYSTEM = "system", "Lockstep itself"
 
@@ -28,6 +29,7 @@ class Origin:
     """Channel, address, request and program of an act.
 
     operator: who typed a command, as the operating system knows them; empty elsewhere.
+    credential: what a program acts by, such as `token 0198…`; empty for people.
     """
 
     channel: Channel = Channel.SYSTEM
@@ -35,6 +37,7 @@ class Origin:
     request_id: str = ""
     user_agent: str = ""
     operator: str = ""
+    credential: str = ""
 
 
 _SYSTEM = Origin()
@@ -53,6 +56,14 @@ def acting_from(origin: Origin) -> Iterator[Origin]:
         yield origin
     finally:
         _origin.reset(token)
+
+
+def acting_by(credential: str) -> None:
+    """From here on, what is recorded is done by a program with this credential.
+
+    Within `acting_from`, which ends it.
+    """
+    _origin.set(replace(current_origin(), channel=Channel.API, credential=credential))
 
 
 def origin_of(request: HttpRequest) -> Origin:

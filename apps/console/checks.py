@@ -9,6 +9,8 @@ from django.contrib import admin
 from django.core.checks import CheckMessage, Error, register
 from django.http import HttpRequest
 
+from apps.accounts.models import User
+from apps.accounts.selectors import may_be_acted_for
 from apps.console.site import LockstepAdminSite
 
 
@@ -74,6 +76,21 @@ def a_password_alone_opens_nothing(**kwargs: Any) -> list[CheckMessage]:
             )
         )
     return errors
+
+
+@register("security")
+def no_token_goes_around_the_second_factor(**kwargs: Any) -> list[CheckMessage]:
+    """A program cannot act as a person who has no second factor, whatever else may be."""
+    administrator = User(is_staff=True, is_superuser=True)
+    if not may_be_acted_for(administrator, has_factor=False):
+        return []
+    return [
+        Error(
+            "Tokens act as people who have no second factor.",
+            hint="accounts.selectors.may_be_acted_for must ask for one.",
+            id="lockstep.E006",
+        )
+    ]
 
 
 class _UnverifiedAdministrator:

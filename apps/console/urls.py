@@ -7,10 +7,11 @@ from django.urls import URLPattern, path
 
 
 def urlpatterns(site: AdminSite) -> list[URLPattern]:
-    from apps.console import controls, sign_in, wizard
+    from apps.console import controls, sign_in, tokens, wizard
 
     return [
         *sign_in.urlpatterns(site),
+        *tokens.urlpatterns(site),
         *wizard.urlpatterns(site),
         path("pause-everything/", site.admin_view(controls.pause), name="pause_everything"),
         path("resume-everything/", site.admin_view(controls.resume), name="resume_everything"),

@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.core.checks import run_checks
 from unfold.sites import UnfoldAdminSite
 
+from apps.console import checks
 from apps.console.site import LockstepAdminSite
 
 
@@ -60,3 +61,9 @@ def test_sessions_that_nobody_can_end_are_noticed(settings):
     settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
 
     assert "lockstep.E005" in found()
+
+
+def test_tokens_of_people_without_a_second_factor_are_noticed(monkeypatch):
+    monkeypatch.setattr(checks, "may_be_acted_for", lambda account, has_factor: True)
+
+    assert found() == {"lockstep.E006"}

@@ -13,7 +13,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.contenttypes.models import ContentType
 from django.urls import get_resolver
 
-from apps.accounts.models import Grant, User
+from apps.accounts.models import Grant, Token, User
 from apps.audit.models import SavedFilter
 from apps.ledger.models import Conflict
 from apps.rules.models import Rule, SyncDraft
@@ -153,11 +153,19 @@ def _object(world: World, realm: Realm) -> dict[str, Any]:
     return {"object": f"rule:{realm.rows[Rule].pk}", "level": "1"}
 
 
+def _token(world: World, realm: Realm) -> dict[str, Any]:
+    return {"token": world.shared[Token].pk, "hours": "1"}
+
+
 _BODIES: dict[str, Any] = {
     "admin:sources_source_grant": _holder,
     "admin:sources_dataset_grant": _holder,
     "admin:rules_rule_grant": _holder,
     "admin:accounts_user_give": _object,
+    "admin:accounts_serviceaccount_give": _object,
+    "admin:accounts_serviceaccount_take": lambda w, r: {"grant": r.grants[Rule].pk},
+    "admin:accounts_serviceaccount_replace_token": _token,
+    "admin:accounts_serviceaccount_revoke_token": _token,
     "admin:auth_group_give": _object,
     **{
         f"admin:{name}_ungrant": lambda w, r, m=model: {"grant": r.grants[m].pk}

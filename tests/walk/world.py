@@ -10,9 +10,9 @@ from typing import Any
 from django.contrib.auth.models import Group, Permission
 from django.test import Client
 
-from apps.accounts.models import Grant, Level, StandardRole, User
+from apps.accounts.models import Grant, Level, ServiceAccount, StandardRole, Token, User
 from apps.accounts.roles import ROLES
-from apps.accounts.services import give_grant
+from apps.accounts.services import create_service_account, create_token, give_grant
 from apps.audit.models import AuditEvent, SavedFilter
 from apps.core.models import DataKey
 from apps.engine.spec import CheckKind, CheckSpec
@@ -116,8 +116,12 @@ class World:
             AuditEvent: AuditEvent.objects.first(),
             SavedFilter: SavedFilter.objects.create(owner=root, name="x", query="action=x"),
             SyncDraft: SyncDraft.objects.create(owner=root),
+            ServiceAccount: create_service_account("robot", actor=None),
             DataKey: DataKey.objects.earliest("created_at"),
         }
+        shared[Token], _ = create_token(
+            shared[ServiceAccount], name="nightly", scopes=["runs:read"], days=1, actor=None
+        )
         for realm in (mine, theirs):
             for model in (Rule, Source, Dataset):
                 obj = realm.rows[model]

@@ -162,6 +162,17 @@ class PersonAdmin(RightsOnRecord, HoldingPages, ChangedAfterSignIn, UserAdmin, B
             confirm="End all sessions of {obj}?",
             shown=lambda user: user.sessions.exists(),
         ),
+        ObjectAction(
+            "revoke-tokens",
+            "Revoke tokens",
+            "key_off",
+            "change",
+            "do_revoke_tokens",
+            confirm="Revoke all tokens of {obj}, and what OAuth clients hold? Programs that use "
+            "them stop working.",
+            shown=lambda user: user.tokens.filter(revoked_at=None).exists(),
+            dangerous=True,
+        ),
         ObjectAction("lift-locks", "Lift locks", "lock_open", "change", "do_lift_locks"),
     )
 
@@ -169,7 +180,8 @@ class PersonAdmin(RightsOnRecord, HoldingPages, ChangedAfterSignIn, UserAdmin, B
         return {"is_staff": True, **super().get_changeform_initial_data(request)}
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        return with_factor_known(super().get_queryset(request)).prefetch_related("groups")
+        people = super().get_queryset(request).filter(is_service=False)
+        return with_factor_known(people).prefetch_related("groups")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Who hands out rights gives no more than one has, so nobody widens one's own."""
@@ -189,11 +201,14 @@ class PersonAdmin(RightsOnRecord, HoldingPages, ChangedAfterSignIn, UserAdmin, B
         return allowed and (obj is None or has_no_more_rights(obj, request.user))
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002
-        """Django's page; the person's sessions end with the old password."""
+        """Django's page; the person's sessions and tokens end with the old password."""
         ask_for_recent_sign_in(self, request, id)
         response = super().user_change_password(request, id, form_url)
         if request.method == "POST" and response.status_code == 302:
-            services.end_sessions(self.object_or_404(request, id), but=request.session.session_key)
+            user = self.object_or_404(request, id)
+            services.end_sessions(user, but=request.session.session_key)
+            actor = cast("User", request.user)
+            services.void_tokens(user, actor=actor, reason="a new password was set")
         return response
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
@@ -223,6 +238,12 @@ class PersonAdmin(RightsOnRecord, HoldingPages, ChangedAfterSignIn, UserAdmin, B
         if self._may_look_after(request, user):
             number = services.end_sessions(user)
             messages.success(request, f"Sessions of {user} that have ended: {number}.")
+
+    def do_revoke_tokens(self, request: HttpRequest, user: User) -> None:
+        if not self.has_change_permission(request, user):
+            raise PermissionDenied
+        services.void_tokens(user, actor=cast("User", request.user))
+        messages.success(request, f"Nothing that acts as {user} works any more.")
 
     def do_lift_locks(self, request: HttpRequest, user: User) -> None:
         if self._may_look_after(request, user):

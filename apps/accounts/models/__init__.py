@@ -1,4 +1,4 @@
-"""People who sign in, what they prove themselves with, and where they are signed in."""
+"""People and programs, what they prove themselves with, and where they are signed in."""
 
 from apps.accounts.models.factors import (
     AuthenticatorApp,
@@ -9,9 +9,10 @@ from apps.accounts.models.factors import (
 )
 from apps.accounts.models.grant import Grant, Level, level_of
 from apps.accounts.models.invitation import Invitation
-from apps.accounts.models.people import User
+from apps.accounts.models.people import ServiceAccount, User
 from apps.accounts.models.role import StandardRole
 from apps.accounts.models.session import Session
+from apps.accounts.models.token import Token
 
 __all__ = [
     "AuthenticatorApp",
@@ -22,8 +23,10 @@ __all__ = [
     "Passkey",
     "RecoveryCode",
     "RecoveryCodes",
+    "ServiceAccount",
     "Session",
     "StandardRole",
+    "Token",
     "User",
     "level_of",
 ]

@@ -26,6 +26,13 @@ from apps.accounts.selectors.people import (
     users,
     with_factor_known,
 )
+from apps.accounts.selectors.tokens import (
+    may_be_acted_for,
+    may_have_tokens,
+    may_manage_tokens,
+    service_accounts,
+    tokens_of,
+)
 
 __all__ = [
     "all_grants_of",
@@ -40,13 +47,18 @@ __all__ = [
     "is_within_rights",
     "kind_of",
     "live_sessions",
+    "may_be_acted_for",
     "may_enrol",
     "may_give",
+    "may_have_tokens",
+    "may_manage_tokens",
     "own_factors",
     "permissions_within_rights",
     "recovery_codes_left",
     "rights_of",
     "roles_within_rights",
+    "service_accounts",
+    "tokens_of",
     "users",
     "who_reaches",
     "with_factor_known",

@@ -1,4 +1,4 @@
-"""Writes about people, their second factors, their invitations and their sessions."""
+"""Writes about people and programs, their factors, invitations, sessions and tokens."""
 
 from apps.accounts.services.factors import (
     begin_authenticator,
@@ -33,6 +33,10 @@ from apps.accounts.services.people import (
     record_rights,
 )
 from apps.accounts.services.roles import hand_out
+from apps.accounts.services.service_accounts import (
+    ServiceAccountInvalid,
+    create_service_account,
+)
 from apps.accounts.services.sessions import end_sessions, forget_expired
 from apps.accounts.services.signing_in import (
     begin_sign_in,
@@ -54,12 +58,29 @@ from apps.accounts.services.single_sign_on import (
     linked,
     provider_name,
 )
+from apps.accounts.services.tokens import (
+    MOST_OVERLAP_HOURS,
+    TokenInvalid,
+    TokenRefused,
+    create_token,
+    is_within,
+    known_scopes,
+    parse_networks,
+    revoke_token,
+    rotate_token,
+    use_token,
+    void_tokens,
+)
 
 __all__ = [
+    "MOST_OVERLAP_HOURS",
     "Claims",
     "PasskeyRefused",
     "Place",
+    "ServiceAccountInvalid",
     "SingleSignOnRefused",
+    "TokenInvalid",
+    "TokenRefused",
     "accept",
     "accept_by_identity",
     "add_passkey",
@@ -71,6 +92,8 @@ __all__ = [
     "confirm_again",
     "confirm_authenticator",
     "create_administrator",
+    "create_service_account",
+    "create_token",
     "end_sessions",
     "factor_for",
     "find",
@@ -81,12 +104,15 @@ __all__ = [
     "invite",
     "invite_new",
     "is_locked",
+    "is_within",
     "issue_one_time_password",
+    "known_scopes",
     "lift_locks",
     "link",
     "linked",
     "new_recovery_codes",
     "open_enrolment",
+    "parse_networks",
     "passkey_for",
     "password_was_changed",
     "pending_person",
@@ -98,8 +124,12 @@ __all__ = [
     "remove_all_factors",
     "remove_factor",
     "request_options",
+    "revoke_token",
+    "rotate_token",
     "set_tags",
     "start_session",
     "take_grant",
+    "use_token",
     "verify_session",
+    "void_tokens",
 ]

@@ -14,8 +14,10 @@ from django.db import transaction
 from apps.accounts.models import ExternalIdentity, Invitation, User
 from apps.accounts.selectors import users
 from apps.accounts.services.people import open_enrolment
+from apps.accounts.services.service_accounts import require_person
 from apps.accounts.services.sessions import end_sessions
 from apps.accounts.services.single_sign_on import Claims, link
+from apps.accounts.services.tokens import void_tokens
 from apps.audit.actions import Act
 from apps.audit.services import record
 from apps.connectors.errors import ConfigurationError
@@ -35,6 +37,7 @@ def invite(user: User, *, actor: User | None) -> str:
     is accepted, so that only its holder can sign in.
     """
     require(actor, users, "change", user)
+    require_person(user)
     token = secrets.token_urlsafe(32)
     with transaction.atomic():
         user.invitations.filter(used_at=None).delete()
@@ -48,6 +51,7 @@ def invite(user: User, *, actor: User | None) -> str:
         user.must_change_password = False
         user.save(update_fields=["password", "must_change_password"])
         end_sessions(user)
+        void_tokens(user, actor=actor, reason="invited anew")
         record(Act.PERSON_INVITED, user, actor=actor)
     return token
 

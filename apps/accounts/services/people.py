@@ -11,7 +11,9 @@ from django.db import transaction
 
 from apps.accounts.models import User
 from apps.accounts.selectors import rights_of
+from apps.accounts.services.service_accounts import require_person
 from apps.accounts.services.sessions import end_sessions
+from apps.accounts.services.tokens import void_tokens
 from apps.audit.actions import Act
 from apps.audit.services import record
 from apps.core.clock import now
@@ -34,13 +36,18 @@ def create_administrator(username: str = "admin") -> tuple[User, str | None]:
 
 @transaction.atomic
 def issue_one_time_password(user: User) -> str:
-    """A new one-time password, which ends the person's sessions. It is kept as a hash only."""
+    """A new one-time password, which ends the person's sessions and tokens.
+
+    It is kept as a hash only. Raises ServiceAccountInvalid where this is no person.
+    """
+    require_person(user)
     password = _new_password()
     user.set_password(password)
     user.must_change_password = True
     user.save(update_fields=["password", "must_change_password"])
     open_enrolment(user)
     end_sessions(user)
+    void_tokens(user, actor=None, reason="a one-time password was issued")
     record(Act.ONE_TIME_PASSWORD_ISSUED, user, actor=None)
     return password
 

@@ -70,6 +70,8 @@ def record(
     moment = now()
     target = Subject.of(subject) if isinstance(subject, models.Model) else subject or Subject("")
     kind, actor_id, actor_label = _actor(actor, origin)
+    if origin.credential:
+        details = {**(details or {}), "credential": origin.credential}
     event = AuditEvent(
         id=id_at(moment),
         at=moment,
@@ -127,7 +129,9 @@ def _actor(
     if isinstance(actor, Stranger | AnonymousUser):
         return ActorKind.STRANGER, "", "nobody"
     if actor is not None:
-        return ActorKind.PERSON, str(actor.pk), actor.get_username()
+        is_program = getattr(actor, "is_service", False)
+        kind = ActorKind.SERVICE if is_program else ActorKind.PERSON
+        return kind, str(actor.pk), actor.get_username()
     if origin.channel is Channel.COMMAND:
         return ActorKind.SYSTEM, "", f"command line ({origin.operator or 'unknown'})"
     return ActorKind.SYSTEM, "", "the system"

@@ -20,6 +20,7 @@ def add_verbs(parser: ArgumentParser) -> None:
     _runs(verbs)
     _control(verbs)
     _audit(verbs)
+    _tokens(verbs)
     _encryption(verbs)
     _demo(verbs)
 
@@ -109,6 +110,36 @@ def _audit(verbs: Verbs) -> None:
         "--checkpoints", metavar="FILE", type=Path, help="compare with this copy of them"
     )
     _verb(audit, "seal", "audit:seal", "Seal the events that wait; the scheduler does so too.")
+
+
+def _tokens(verbs: Verbs) -> None:
+    text = "Make, list, replace and revoke tokens of programs."
+    parser = _tell_machines(verbs.add_parser("token", help=text))
+    token = parser.add_subparsers(metavar="VERB", required=True)
+    text = "Make a token and print it, this one time; with --service also the account."
+    verb = _verb(token, "create", "tokens:create", text)
+    verb.add_argument("account", metavar="ACCOUNT", help="a person or a service account")
+    verb.add_argument("name", metavar="NAME", help="what the token is for")
+    verb.add_argument("scopes", metavar="SCOPE", nargs="+", help="such as runs:start")
+    verb.add_argument("--days", type=_count, default=90, metavar="N", help="its life (90)")
+    verb.add_argument("--network", action="append", default=[], metavar="CIDR", help="only from")
+    verb.add_argument(
+        "--service",
+        metavar="ROLE",
+        help="make the service account, with this role, where there is none",
+    )
+    verb = _verb(
+        token, "list", "tokens:show", "List tokens, with what they may and their last use."
+    )
+    verb.add_argument("account", metavar="ACCOUNT", nargs="?")
+    text = "Make a token in the place of another one, and print it, this one time."
+    verb = _verb(token, "rotate", "tokens:rotate", text)
+    verb.add_argument("token", metavar="TOKEN", help="its id, as `list` prints it")
+    verb.add_argument(
+        "--overlap", type=_count, default=24, metavar="HOURS", help="so long both work (24)"
+    )
+    verb = _verb(token, "revoke", "tokens:revoke", "End a token at once.")
+    verb.add_argument("token", metavar="TOKEN", help="its id, as `list` prints it")
 
 
 def _encryption(verbs: Verbs) -> None:
