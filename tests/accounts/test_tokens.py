@@ -391,7 +391,7 @@ def test_a_session_without_a_second_factor_makes_no_token(owner):
 def test_an_administrator_makes_a_service_account_and_its_token():
     client = signed_in(administrator())
     client.post(
-        reverse("admin:accounts_serviceaccount_add"), {"username": "robot", "is_active": "on"}
+        reverse("admin:accounts_serviceaccount_add"), {"username": "carrier", "is_active": "on"}
     )
     account = ServiceAccount.objects.get()
     assert (account.is_staff, account.has_usable_password()) == (False, False)
@@ -402,7 +402,7 @@ def test_an_administrator_makes_a_service_account_and_its_token():
 
     assert use_token(page.context["text"], HERE)[0].pk == account.pk
     people = client.get(reverse("admin:accounts_user_changelist")).content.decode()
-    assert "robot" not in people
+    assert "carrier" not in people
     assert client.get(reverse("admin:accounts_user_change", args=(account.pk,))).status_code == 302
     assert {"service.created", "token.created"} <= set(acts())
 
