@@ -133,6 +133,7 @@ SIDEBAR = [
                 "accounts_serviceaccount_changelist",
                 "accounts.view_serviceaccount",
             ),
+            _entry("OAuth clients", "apps", "api_oauthclient_changelist", "api.view_oauthclient"),
             _entry("Roles", "badge", "auth_group_changelist", "auth.view_group"),
             _entry("Encryption", "lock", "core_datakey_changelist", "core.view_datakey"),
         ],

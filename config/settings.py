@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
 
 from django.templatetags.static import static
 from django.urls import reverse_lazy
@@ -36,6 +38,8 @@ INSTALLED_APPS = [
     "simple_history",
     "django_otp",
     "axes",
+    "drf_spectacular",
+    "oauth2_provider",
     "apps.core",
     "apps.audit",
     "apps.accounts",
@@ -45,6 +49,7 @@ INSTALLED_APPS = [
     "apps.rules",
     "apps.ledger",
     "apps.runs",
+    "apps.api",
     "apps.console",
 ]
 
@@ -129,7 +134,12 @@ ALLOWED_NETWORKS = ENVIRONMENT.outbound_networks()
 ALLOWED_PORTS = ENVIRONMENT.allowed_ports
 
 STATIC_URL = "static/"
-STATICFILES_DIRS = [BASE_DIR / "static"]
+_SWAGGER = "drf_spectacular_sidecar/swagger-ui-dist"
+STATICFILES_DIRS = [
+    BASE_DIR / "static",
+    # Of that package the one page that is used, not its other ones.
+    (_SWAGGER, Path(find_spec("drf_spectacular_sidecar").origin).parent / "static" / _SWAGGER),
+]
 STATIC_ROOT = DATA_DIR / "static"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -181,6 +191,89 @@ AXES_DISABLE_ACCESS_LOG = True
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
 AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code", "new_password1", "new_password2"]
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["apps.api.authentication.BearerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["apps.api.authorization.ScopeAndPermission"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_THROTTLE_CLASSES": [],
+    "DEFAULT_SCHEMA_CLASS": "apps.api.documenting.OperationSchema",
+    "EXCEPTION_HANDLER": "apps.api.problems.answer",
+    "URL_FORMAT_OVERRIDE": None,
+}
+OAUTH2_PROVIDER_APPLICATION_MODEL = "api.OAuthClient"
+OAUTH2_PROVIDER = {
+    "OAUTH2_VALIDATOR_CLASS": "apps.api.oauth.validator.StrictValidator",
+    "SCOPES_BACKEND_CLASS": "apps.api.oauth.scopes.ClientScopes",
+    "CLIENT_SECRET_GENERATOR_CLASS": "apps.api.oauth.secret_texts.ClientSecrets",
+    "ACCESS_TOKEN_GENERATOR": "apps.api.oauth.secret_texts.access_token",
+    "REFRESH_TOKEN_GENERATOR": "apps.api.oauth.secret_texts.refresh_token",
+    "DEFAULT_SCOPES": [],
+    "AUTHORIZATION_CODE_EXPIRE_SECONDS": 60,
+    "ACCESS_TOKEN_EXPIRE_SECONDS": 15 * 60,
+    "REFRESH_TOKEN_EXPIRE_SECONDS": 30 * 24 * 3600,
+    "ROTATE_REFRESH_TOKEN": True,
+    "REFRESH_TOKEN_REUSE_PROTECTION": True,
+    "REFRESH_TOKEN_GRACE_PERIOD_SECONDS": 0,
+    "ALLOWED_REDIRECT_URI_SCHEMES": ["https"],
+    "PKCE_REQUIRED": True,
+    "OAUTH2_RESPONSE_TYPES_SUPPORTED": ["code"],
+    "OAUTH2_GRANT_TYPES_SUPPORTED": [
+        "authorization_code",
+        "client_credentials",
+        "refresh_token",
+    ],
+    **{
+        f"COMPLIANT_BCP_RFC9700_{practice}": True
+        for practice in (
+            "ACCESS_TOKEN_TRANSPORT",
+            "AUTHZ_RESPONSE_ISS",
+            "IMPLICIT_GRANT",
+            "PASSWORD_GRANT",
+            "PKCE_METHOD",
+            "PKCE_REQUIRED",
+            "REDIRECT_URI_MATCHING",
+            "REDIRECT_URI_SCHEME",
+            "REFRESH_TOKEN",
+            "TOKEN_STORAGE",
+        )
+    },
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Lockstep",
+    "VERSION": "1",
+    "DESCRIPTION": "Keeps the same records the same in every platform that holds them.",
+    "OAS_VERSION": "3.1.0",
+    "SERVERS": [{"url": "/", "description": "This installation"}],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "COMPONENT_NO_READ_ONLY_REQUIRED": True,
+    "ENUM_NAME_OVERRIDES": {
+        "Cause": "apps.ledger.models.Change.Cause",
+        "CheckKind": "apps.rules.models.Check.Kind",
+        "ConflictKind": "apps.ledger.models.Conflict.Kind",
+        "ConflictState": "apps.ledger.models.Conflict.State",
+        "FieldPolicyName": "apps.rules.models.Policy",
+        "Operation": "apps.ledger.models.Operation",
+        "Outcome": "apps.audit.models.Outcome",
+        "ChangeOutcome": "apps.ledger.models.Change.Outcome",
+        "RejectionState": "apps.ledger.models.Rejection.State",
+        "RulePolicyName": "apps.rules.models.two_way.WHOLE_RULE_POLICIES",
+        "RunKind": "apps.runs.models.Run.Kind",
+        "RunMode": "apps.runs.models.Run.Mode",
+        "RunStatus": "apps.runs.models.RunStatus",
+        "Side": "apps.ledger.models.Side",
+        "StepStatus": "apps.api.serializers.sources.STEP_STATUSES",
+        "UndoMode": "apps.api.serializers.runs.UNDO_MODES",
+        "Winner": "apps.rules.models.Winner",
+    },
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "apps.api.documenting.add_security",
+    ],
+}
 
 SINGLE_SIGN_ON_SECRET = ENVIRONMENT.single_sign_on()  # the name keeps it out of error reports
 
@@ -254,6 +347,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 24 * 3600.0,
         "options": {"expires": 3600},
     },
+    "forget_calls": {"task": "api.forget_calls", "schedule": 3600.0, "options": {"expires": 3600}},
     "forget": {"task": "accounts.forget_expired", "schedule": 3600.0, "options": {"expires": 3600}},
 }
 if CELERY_BROKER_URL.startswith("filesystem:"):

@@ -1,7 +1,7 @@
 """URLs of the project."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from django.views.generic import RedirectView
 
 from apps.console import health
@@ -10,5 +10,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
     path("livez", health.livez, name="livez"),
     path("readyz", health.readyz, name="readyz"),
+    path("api/", include("apps.api.urls")),
+    path("", include("apps.api.oauth.urls")),
     path("admin/", admin.site.urls),
 ]

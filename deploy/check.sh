@@ -47,6 +47,7 @@ step "types" $bin/mypy
 step "architecture" $bin/lint-imports
 step "settings" $bin/python manage.py check
 step "settings in production" under_production
+step "reference and OpenAPI document" $bin/python manage.py write_reference --check
 step "migrations" $bin/python manage.py makemigrations --check --dry-run
 printf 'known vulnerabilities … '
 $bin/python deploy/audit.py

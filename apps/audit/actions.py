@@ -31,6 +31,12 @@ class Act(models.TextChoices):
     TOKEN_REVOKED = "token.revoked", "Revoked a token"
     TOKENS_VOIDED = "token.voided", "Revoked all tokens of an account"
     TOKEN_REFUSED = "token.refused", "Used a token that was refused"
+    CLIENT_CREATED = "client.created", "Added an OAuth client"
+    CLIENT_CHANGED = "client.changed", "Changed an OAuth client"
+    CLIENT_DELETED = "client.deleted", "Deleted an OAuth client"
+    CLIENT_SECRET_RENEWED = "client.secret_renewed", "Renewed the secret of an OAuth client"
+    CLIENT_CONSENTED = "client.consented", "Let an OAuth client act as oneself"
+    CLIENT_WITHDRAWN = "client.withdrawn", "Took an OAuth client's access back"
     ROLE_CREATED = "role.created", "Added a role"
     ROLE_CHANGED = "role.changed", "Changed a role"
     ROLE_DELETED = "role.deleted", "Deleted a role"
@@ -112,6 +118,7 @@ SUBJECTS = {
     "factor": "Second factors",
     "service": "Service accounts",
     "token": "Tokens",
+    "client": "OAuth clients",
     "role": "Roles",
     "grant": "Grants",
     "source": "Sources",

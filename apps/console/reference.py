@@ -17,6 +17,7 @@ from django.contrib import admin
 from pydantic.fields import FieldInfo
 
 from apps.accounts.roles import ROLES
+from apps.api.document import as_yaml
 from apps.connectors.base import Capabilities
 from apps.connectors.registry import connector_class, connector_names, secret_names
 from apps.console.command_line.parser import add_verbs
@@ -338,7 +339,18 @@ PAGES: dict[str, Callable[[], str]] = {
     "connectors.md": connectors,
     "command-line.md": command_line,
     "roles.md": roles,
+    "openapi.yaml": as_yaml,
 }
+
+
+def stale() -> list[str]:
+    """The names of the pages that are out of date."""
+    return [name for name in PAGES if _kept(name) != PAGES[name]()]
+
+
+def _kept(name: str) -> str:
+    path = FOLDER / name
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def write() -> list[str]:
@@ -346,8 +358,8 @@ def write() -> list[str]:
     FOLDER.mkdir(parents=True, exist_ok=True)
     written = []
     for name, build in PAGES.items():
-        path, text = FOLDER / name, build()
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+        text = build()
+        if _kept(name) != text:
+            (FOLDER / name).write_text(text, encoding="utf-8")
             written.append(name)
     return written

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, cast
 
+from django.contrib import messages
 from django.contrib.admin import AdminSite
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -16,6 +17,9 @@ from django.views.decorators.http import require_POST
 
 from apps.accounts.admin.token_pages import TokenDesk, TokenForm
 from apps.accounts.models import User
+from apps.api.models import OAuthClient
+from apps.api.oauth.consents import consents_of, withdraw_consent
+from apps.core.selectors import by_id
 
 
 def urlpatterns(site: AdminSite) -> list[URLPattern]:
@@ -27,6 +31,7 @@ def urlpatterns(site: AdminSite) -> list[URLPattern]:
         page("tokens/", partial(overview, site), "tokens"),
         page("tokens/replace/", require_POST(partial(replace, site)), "token_replace"),
         page("tokens/revoke/", require_POST(revoke), "token_revoke"),
+        page("tokens/withdraw/", require_POST(withdraw), "token_withdraw"),
     ]
 
 
@@ -37,7 +42,8 @@ def overview(site: AdminSite, request: HttpRequest) -> HttpResponse:
     made = desk.make(request, form) if form else None
     if made:
         return _page(site, request, "token_made", token=made[0], text=made[1], desk=desk)
-    return _page(site, request, "tokens", **desk.context(request, form))
+    consents = consents_of(desk.owner)
+    return _page(site, request, "tokens", consents=consents, **desk.context(request, form))
 
 
 def replace(site: AdminSite, request: HttpRequest) -> HttpResponse:
@@ -52,6 +58,16 @@ def replace(site: AdminSite, request: HttpRequest) -> HttpResponse:
 def revoke(request: HttpRequest) -> HttpResponse:
     desk = _desk(request)
     desk.revoked(request)
+    return redirect(desk.page)
+
+
+def withdraw(request: HttpRequest) -> HttpResponse:
+    """What an OAuth client holds of this person opens nothing any more."""
+    desk = _desk(request)
+    client = by_id(OAuthClient.objects, request.POST.get("client"))
+    if client is None or not withdraw_consent(desk.owner, client):
+        raise Http404("no such client, or it holds nothing of yours")
+    messages.success(request, f"{client} is out.")
     return redirect(desk.page)
 
 

@@ -389,3 +389,27 @@ def store_dataset(source: Source, schema: DatasetSchema, *, actor: User | None) 
     if known is None:
         record(Act.DATASET_CREATED, dataset, actor=actor)
     return dataset
+
+
+DATASET_FACTS = (
+    "description",
+    "update_frequency",
+    "criticality",
+    "owner",
+    "required_freshness_minutes",
+    "tolerated_loss_minutes",
+)
+"""What people keep of a dataset and no run goes by."""
+
+
+def save_dataset_facts(
+    dataset: Dataset, facts: Mapping[str, Any], *, actor: User | None
+) -> Dataset:
+    """Keep inventory facts (`DATASET_FACTS`) of a dataset; those not given stay."""
+    require(actor, datasets, "change", dataset)
+    for name in DATASET_FACTS:
+        if name in facts:
+            setattr(dataset, name, facts[name])
+    with saving(dataset, Act.DATASET_CREATED, Act.DATASET_CHANGED, actor=actor):
+        dataset.save()
+    return dataset

@@ -13,6 +13,8 @@ from django.template.loader import render_to_string
 from django.test import RequestFactory
 from django.urls import reverse
 
+from apps.accounts.services import create_service_account
+from apps.api.models import OAuthClient
 from apps.console.site import LockstepAdminSite
 from apps.core.admin import BaseAdmin, ObjectAction, ReadOnlyAdmin
 from apps.ledger.models import Rejection
@@ -40,6 +42,15 @@ def pair(tmp_path: Any) -> Pair:
     pair.run()
     save_lookup("iso", {"Germany": "DE"}, actor=None)
     Group.objects.create(name="Operators")
+    person("colleague")
+    create_service_account("robot", actor=None)
+    OAuthClient.objects.create(
+        name="Reports",
+        client_type="confidential",
+        authorization_grant_type="authorization-code",
+        redirect_uris="https://reports.example/back",
+        allowed_scopes=["runs:read"],
+    )
     TwoWay(tmp_path).of_every_kind()
     RestoreRequest.objects.create(
         rule=pair.rule, scope=UndoScope(right_key='["1"]').as_json(), reason="wrong"

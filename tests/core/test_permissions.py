@@ -152,6 +152,12 @@ CASES = [
         lambda w, a: sources.refresh_dataset(w.right, actor=a),
     ),
     Case(
+        sources.save_dataset_facts,
+        "stored",
+        ("sources.change_dataset",),
+        lambda w, a: sources.save_dataset_facts(w.right, {"owner": "Data team"}, actor=a),
+    ),
+    Case(
         sources.acknowledge_drift,
         "stored",
         ("sources.change_drift",),

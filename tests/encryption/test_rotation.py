@@ -111,6 +111,7 @@ def test_the_set_up_has_something_in_nearly_every_column(stored: None):
     empty = {column.label for column in sealed_columns() if not column.values().exists()}
 
     assert empty <= {
+        "api.idempotentcall.sealed_body",
         "core.subjectkey.sealed_key",
         "ledger.change.sealed_message",
         "ledger.conflict.sealed_candidates",

@@ -14,8 +14,9 @@ from django.contrib.contenttypes.models import ContentType
 from django.urls import get_resolver
 
 from apps.accounts.models import Grant, Token, User
-from apps.audit.models import SavedFilter
-from apps.ledger.models import Conflict
+from apps.audit.models import AuditEvent, SavedFilter
+from apps.ledger.models import Change, Conflict, Rejection
+from apps.mappings.models import Mapping
 from apps.rules.models import Rule, SyncDraft
 from apps.runs.models import Run
 from apps.sources.models import Dataset, Source
@@ -32,6 +33,7 @@ class Route:
     name: str
     pattern: str
     variant: str = ""
+    operations: tuple[str, ...] = ()  # of the API: the methods that are there
 
     @property
     def label(self) -> str:
@@ -43,7 +45,7 @@ class Route:
     def names_an_object(self) -> bool:
         """Whether the address, or what is sent along, names an object of a realm."""
         return bool(CAPTURED.search(self.pattern) or UNNAMED.search(self.pattern)) or (
-            self.name in _BODIES
+            self.name in _BODIES or self.name in _API_BODIES or self.name == "api:records-retrieve"
         )
 
     @property
@@ -70,7 +72,9 @@ def _walked(patterns: Any, prefix: str, namespace: str) -> Iterator[Route]:
             inner = f"{entry.namespace}:" if entry.namespace else ""
             yield from _walked(entry.url_patterns, pattern, namespace + inner)
         else:
-            yield Route(namespace + (entry.name or ""), pattern)
+            actions = getattr(entry.callback, "actions", None) or {}
+            operations = tuple(method.upper() for method in actions if method != "head")
+            yield Route(namespace + (entry.name or ""), pattern, operations=operations)
 
 
 def _variants(route: Route) -> list[Route]:
@@ -110,7 +114,11 @@ def path_of(route: Route, world: World, realm: Realm) -> str:
 
 
 def _argument(name: str, route: Route, world: World, realm: Realm) -> Any:
+    if route.operations:
+        return world.row(_RESOURCES[route.name.partition(":")[2].partition("-")[0]], realm).pk
     fixed = {
+        "code": lambda: "run.refused",
+        "rest": lambda: "no/such/page",
         "draft_id": lambda: world.shared[SyncDraft].pk,
         "filter_id": lambda: world.shared[SavedFilter].pk,
         "step": lambda: "sources",
@@ -123,6 +131,49 @@ def _argument(name: str, route: Route, world: World, realm: Realm) -> Any:
     if name in fixed:
         return fixed[name]()
     return world.row(route.model or Rule, realm).pk
+
+
+_RESOURCES: dict[str, type] = {
+    "audit": AuditEvent,
+    "changes": Change,
+    "conflicts": Conflict,
+    "datasets": Dataset,
+    "mappings": Mapping,
+    "rejections": Rejection,
+    "rules": Rule,
+    "runs": Run,
+    "sources": Source,
+}
+
+
+def sent_to_the_api(route: Route, method: str, world: World, realm: Realm) -> dict[str, Any]:
+    """The query of a read, the body of all else."""
+    if route.name == "api:records-retrieve":
+        return {"dataset": str(realm.address.dataset_id), "key": KEY}
+    made = _API_BODIES.get(route.name)
+    return made(realm) if made and method == "POST" else {}
+
+
+_FIELD_MAPPINGS = [{"right": "client_id", "left": "id"}, {"right": "full_name", "left": "name"}]
+_API_BODIES: dict[str, Any] = {
+    "api:sources-list-create": lambda r: {
+        "name": "new",
+        "connector": "sqlite",
+        "settings": {"path": r.rows[Source].settings["path"]},
+    },
+    "api:mappings-list-create": lambda r: {
+        "name": "new",
+        "left": str(r.pair.mapping.left_id),
+        "right": str(r.pair.mapping.right_id),
+        "key": ["client_id"],
+        "field_mappings": _FIELD_MAPPINGS,
+    },
+    "api:rules-list-create": lambda r: {"name": "new", "mapping": str(r.pair.mapping.pk)},
+    "api:runs-list-create": lambda r: {"rule": str(r.rows[Rule].pk)},
+    "api:runs-undo": lambda r: {"reason": "wrong"},
+    "api:conflicts-decide": lambda r: {"record": "left", "seen": r.rows[Conflict].seen},
+    "api:rejections-replay": lambda r: {"rejections": [str(r.rows[Rejection].pk)]},
+}
 
 
 def asked_with(route: Route, method: str, world: World, realm: Realm) -> dict[str, Any]:

@@ -19,7 +19,14 @@ from django.db import transaction
 from django.test import RequestFactory
 
 from apps.console.command_line.parser import add_verbs
-from tests.walk.routes import Route, asked_with, bulk_offered, every_route, path_of
+from tests.walk.routes import (
+    Route,
+    asked_with,
+    bulk_offered,
+    every_route,
+    path_of,
+    sent_to_the_api,
+)
 from tests.walk.world import SECRET, Realm, World
 
 EXPECTED = Path(__file__).with_name("expected.txt")
@@ -27,7 +34,7 @@ HEAD = """\
 # What comes of each address, action, inline and verb. Reviewed like code; `test_walk.py` compares.
 #
 #   ok   answered, or done and redirected
-#   in   sent to sign in
+#   in   sent to sign in; a program: 401
 #   no   refused (403)
 #   --   not there, or not for this person (404)
 #   405  not by this method
@@ -50,19 +57,32 @@ def world(tmp_path: Path) -> World:
 
 def verdict(world: World, route: Route, method: str, who: str, realm: Realm) -> str:
     """What one person gets; nothing of it stays."""
-    client = world.clients[who]
-    path, data = path_of(route, world, realm), asked_with(route, method, world, realm)
+    client, path = world.clients[who], path_of(route, world, realm)
     cookies = client.cookies.copy()
     found = "?"
     try:
         with transaction.atomic():
-            answer = client.get(path, data) if method == "GET" else client.post(path, data)
+            answer = asked(world, route, method, who, realm)
             found = _word(answer, route)
             assert SECRET not in _text(answer), f"{who} reads a personal value: {method} {path}"
             raise Refuse
     except Refuse:
         client.cookies = cookies
         return found
+
+
+def asked(world: World, route: Route, method: str, who: str, realm: Realm) -> Any:
+    """The answer to a person's browser, or to a program with the person's token."""
+    path = path_of(route, world, realm)
+    if not route.operations:
+        client, data = world.clients[who], asked_with(route, method, world, realm)
+        return client.get(path, data) if method == "GET" else client.post(path, data)
+    program, body = world.programs[who], sent_to_the_api(route, method, world, realm)
+    if method == "GET":
+        return program.get(path, **body)
+    if method == "POST":
+        return program.post(path, body)
+    return program.patch(path, body, {"If-Match": world.programs["root"].get(path)["ETag"]})
 
 
 def _text(answer: Any) -> str:
@@ -79,13 +99,15 @@ def _word(answer: Any, route: Route) -> str:
         return "no" if route.variant.startswith("action ") else "ok"
     if route.variant.startswith("action ") and status == 200:
         return "ok" if bulk_offered(answer) else "no"
-    words = {403: "no", 404: "--"}
+    words = {401: "in", 403: "no", 404: "--"}
     return words.get(status, "ok" if status < 300 else str(status))
 
 
 def methods(route: Route) -> tuple[str, ...]:
     if route.variant.startswith("action "):
         return ("POST",)
+    if route.operations:
+        return route.operations
     return ("GET",) if route.name == "admin:autocomplete" else ("GET", "POST")
 
 

@@ -13,6 +13,7 @@ from django.test import Client
 from apps.accounts.models import Grant, Level, ServiceAccount, StandardRole, Token, User
 from apps.accounts.roles import ROLES
 from apps.accounts.services import create_service_account, create_token, give_grant
+from apps.api.models import OAuthClient
 from apps.audit.models import AuditEvent, SavedFilter
 from apps.core.models import DataKey
 from apps.engine.spec import CheckKind, CheckSpec
@@ -27,6 +28,7 @@ from apps.runs.services import UndoScope
 from apps.sources.models import Dataset, Drift, Field, Source
 from tests.people import administrator, person, signed_in
 from tests.platforms import PLAIN_FIELDS, TwoWayPair
+from tests.programs import Program, program
 
 KEY = '["1"]'
 SECRET = "canary-person"
@@ -103,6 +105,7 @@ class World:
     shared: dict[type, Any]
     people: dict[str, User | None]
     clients: dict[str, Client]
+    programs: dict[str, Program]
 
     @classmethod
     def build(cls, folder: Path) -> World:
@@ -117,6 +120,13 @@ class World:
             SavedFilter: SavedFilter.objects.create(owner=root, name="x", query="action=x"),
             SyncDraft: SyncDraft.objects.create(owner=root),
             ServiceAccount: create_service_account("robot", actor=None),
+            OAuthClient: OAuthClient.objects.create(
+                name="Reports",
+                client_type="confidential",
+                authorization_grant_type="authorization-code",
+                redirect_uris="https://reports.example/back",
+                allowed_scopes=["runs:read"],
+            ),
             DataKey: DataKey.objects.earliest("created_at"),
         }
         shared[Token], _ = create_token(
@@ -129,7 +139,9 @@ class World:
         shared[Grant] = give_grant(shared[Group], mine.rows[Rule], Level.SEE, actor=None)
         people = _people(mine)
         clients = {name: signed_in(user) if user else Client() for name, user in people.items()}
-        return cls(mine, theirs, shared, people, clients)
+        programs = {name: program(user) if user else Program("") for name, user in people.items()}
+        programs["root"] = program(root)
+        return cls(mine, theirs, shared, people, clients, programs)
 
     def row(self, model: type, realm: Realm) -> Any:
         return self.shared.get(model) or realm.rows[model]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.console import reference
 
@@ -13,6 +13,16 @@ class Command(BaseCommand):
     help = "Write the reference pages that follow from the code."
     requires_system_checks: list[str] = []
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--check", action="store_true", help="only fail where a page is out of date"
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["check"]:
+            stale = reference.stale()
+            if stale:
+                raise CommandError(f"Out of date, run write_reference: {', '.join(stale)}")
+            return
         for name in reference.write():
             self.stdout.write(f"docs/reference/{name}")

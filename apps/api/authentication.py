@@ -1,0 +1,62 @@
+"""Who a request acts as: by `Authorization: Bearer …`, and by nothing else.
+
+Neither sessions nor passwords open the API, so it needs no protection against forged requests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.request import Request
+
+from apps.accounts.models import User
+from apps.accounts.services import TokenRefused, use_token
+from apps.api.oauth.bearing import use_access_token
+from apps.api.oauth.secret_texts import ACCESS
+from apps.core.addresses import client_address
+
+REALM = 'Bearer realm="lockstep"'
+
+
+class Credential:
+    """What a request acts by. name: in bookkeeping; scopes: what it allows."""
+
+    def __init__(self, name: str, scopes: frozenset[str]) -> None:
+        self.name = name
+        self.scopes = scopes
+
+
+class BearerAuthentication(BaseAuthentication):
+    """Personal and service tokens, and the access tokens of OAuth clients."""
+
+    def authenticate(self, request: Request) -> tuple[User, Credential] | None:
+        text = bearer_text(request)
+        if text is None:
+            return None
+        return self.opened(text, client_address(request._request))
+
+    def opened(self, text: str, address: str | None) -> tuple[User, Credential]:
+        """The account behind a bearer text. Raises TokenRefused."""
+        if text.startswith(ACCESS):
+            account, name, scopes = use_access_token(text, address)
+            return account, Credential(name, scopes)
+        account, token = use_token(text, address)
+        return account, Credential(f"token {token.pk}", frozenset(token.scopes))
+
+    def authenticate_header(self, request: Request) -> str:
+        return REALM
+
+
+def bearer_text(request: Any) -> str | None:
+    """What follows `Bearer`; None where nothing of the kind was sent. Raises TokenRefused."""
+    header = get_authorization_header(request)
+    if not header:
+        return None
+    scheme, _, text = header.partition(b" ")
+    if scheme.lower() != b"bearer":
+        raise TokenRefused("the API takes bearer tokens only")
+    try:
+        return text.strip().decode("ascii")
+    except UnicodeError:
+        raise TokenRefused("there is no such token") from None

@@ -1,0 +1,1 @@
+"""What is shown and what is taken, apart: nothing can be written that is not named for it."""

@@ -1,0 +1,1 @@
+"""The resources. Each method is an operation, and calls the selectors and services of the rooms."""
