@@ -23,7 +23,9 @@ MATCHING = (412, 428)
 class Mistake(serializers.Serializer):
     """One mistake in a request."""
 
-    place = serializers.CharField(help_text="The path to it, such as checks.0.kind.")
+    place = serializers.CharField(
+        allow_blank=True, help_text="The path to it, such as checks.0.kind; empty: the whole."
+    )
     code = serializers.CharField()
     message = serializers.CharField()
 
@@ -68,6 +70,10 @@ class OperationSchema(AutoSchema):  # type: ignore[misc]
     def get_tags(self) -> list[str]:
         return [self.view.resource]
 
+    def _is_list_view(self, serializer: Any = None) -> bool:
+        """Lists answer with a page, which is one object."""
+        return isinstance(serializer, serializers.ListSerializer)
+
     def get_auth(self) -> list[dict[str, Any]]:
         handler = getattr(self.view, self.view.action)
         return [{"token": []}, {"oauth2": [handler.needs.scope]}]
@@ -111,7 +117,7 @@ def described(
 
 def _field_names(query: type[serializers.Serializer]) -> OpenApiParameter:
     field = query._declared_fields["fields"]
-    kind = {"type": "array", "items": {"type": "string", "enum": field.names}}
+    kind = {"type": "array", "minItems": 1, "items": {"type": "string", "enum": field.names}}
     return OpenApiParameter(
         "fields", kind, description=field.help_text, style="form", explode=False
     )
@@ -133,6 +139,36 @@ def _flowing(text: str) -> str:
 def _words(needs: Needs) -> str:
     roles = ", ".join(needs.roles)
     return f"Scope `{needs.scope}`; permission `{needs.permission}` (roles: {roles})."
+
+
+def close_bodies(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """What is sent has the fields that are named, and no others; a hook of the generator."""
+    schemas = result["components"]["schemas"]
+    waiting = [
+        content["schema"]["$ref"]
+        for methods in result["paths"].values()
+        for operation in methods.values()
+        for content in operation.get("requestBody", {}).get("content", {}).values()
+        if "$ref" in content["schema"]
+    ]
+    closed: set[str] = set()
+    while waiting:
+        name = waiting.pop().rpartition("/")[2]
+        if name not in closed:
+            closed.add(name)
+            if schemas[name].get("type") == "object":
+                schemas[name]["additionalProperties"] = False
+            waiting += _references(schemas[name])
+    return result
+
+
+def _references(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [found for item in value for found in _references(item)]
+    if not isinstance(value, dict):
+        return []
+    own = [value["$ref"]] if "$ref" in value else []
+    return own + [found for item in value.values() for found in _references(item)]
 
 
 def add_security(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

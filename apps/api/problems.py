@@ -10,6 +10,7 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig, Suspicio
 from django.db import IntegrityError
 from django.http import Http404, HttpRequest, JsonResponse
 from django.urls import reverse
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -110,7 +111,8 @@ def problem(error: LockstepError, status: int, request: HttpRequest) -> dict[str
     return body
 
 
-def not_there(request: HttpRequest, rest: str = "") -> JsonResponse:
+@csrf_exempt
+def not_there(request: HttpRequest) -> JsonResponse:
     """Addresses below /api/ that lead nowhere."""
     error = errors.NotFound("there is nothing at this address")
     return JsonResponse(

@@ -7,7 +7,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from apps.api.paging import PageQuery
+from apps.api.paging import NumberedPageQuery, PageQuery
 
 
 class FieldNames(serializers.Field):
@@ -60,11 +60,11 @@ class Shown(serializers.Serializer):
         )
 
 
-class ListQuery(PageQuery):
-    """A page, and filters of which none is needed."""
+class _NoneNeeded:
+    """Filters of which none is needed."""
 
     def get_fields(self) -> dict[str, Any]:
-        fields: dict[str, Any] = super().get_fields()
+        fields: dict[str, Any] = super().get_fields()  # type: ignore[misc]
         for field in fields.values():
             field.required = False
         return fields
@@ -80,7 +80,12 @@ def one_query(kind: type[Shown]) -> Kind:
 
 def list_query(kind: type[Shown], /, **filters: serializers.Field) -> Kind:
     """The query of a list: its page, its filters, the fields of its rows."""
-    return _made(kind, (ListQuery,), filters)
+    return _made(kind, (_NoneNeeded, PageQuery), filters)
+
+
+def numbered_query(kind: type[Shown], /, **filters: serializers.Field) -> Kind:
+    """Likewise, of a list whose rows are numbered."""
+    return _made(kind, (_NoneNeeded, NumberedPageQuery), filters)
 
 
 def _made(kind: type[Shown], bases: Any, filters: dict[str, Any]) -> Kind:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, re_path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from apps.api.document import Document
@@ -73,6 +73,5 @@ urlpatterns = [
         ),
         name="docs",
     ),
-    path("", not_there, name="root"),
-    path("<path:rest>", not_there, name="nowhere"),
+    re_path(r"", not_there, name="nowhere"),  # whatever follows
 ]

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.core.checks import CheckMessage, Error, register
 from django.http import HttpRequest
+from oauth2_provider.settings import DEFAULTS
 
 from apps.accounts.models import User
 from apps.accounts.selectors import may_be_acted_for
@@ -89,6 +90,50 @@ def no_token_goes_around_the_second_factor(**kwargs: Any) -> list[CheckMessage]:
             "Tokens act as people who have no second factor.",
             hint="accounts.selectors.may_be_acted_for must ask for one.",
             id="lockstep.E006",
+        )
+    ]
+
+
+AUTHENTICATION = ["apps.api.authentication.BearerAuthentication"]
+PERMISSION = ["apps.api.authorization.ScopeAndPermission"]
+
+
+@register("security")
+def the_api_is_opened_by_tokens_alone(**kwargs: Any) -> list[CheckMessage]:
+    """No session, no password; and an operation that says nothing is closed."""
+    found = settings.REST_FRAMEWORK
+    if (
+        found.get("DEFAULT_AUTHENTICATION_CLASSES") == AUTHENTICATION
+        and found.get("DEFAULT_PERMISSION_CLASSES") == PERMISSION
+    ):
+        return []
+    return [
+        Error(
+            "Something else than tokens opens the API, or it asks for no scope.",
+            hint=f"REST_FRAMEWORK must name {AUTHENTICATION[0]} and {PERMISSION[0]}, alone.",
+            id="lockstep.E007",
+        )
+    ]
+
+
+@register("security")
+def oauth_keeps_to_best_practice(**kwargs: Any) -> list[CheckMessage]:
+    """RFC 9700: what the library would only warn of is on, and no scope comes by itself."""
+    found = settings.OAUTH2_PROVIDER
+    practices = [name for name in DEFAULTS if name.startswith("COMPLIANT_BCP_RFC9700_")]
+    is_strict = (
+        all(found.get(name) is True for name in practices)
+        and found.get("DEFAULT_SCOPES") == []
+        and found.get("REFRESH_TOKEN_REUSE_PROTECTION") is True
+    )
+    if is_strict:
+        return []
+    return [
+        Error(
+            "OAuth 2.0 is looser than its best current practice.",
+            hint="OAUTH2_PROVIDER must set every COMPLIANT_BCP_RFC9700_… of the library, "
+            "REFRESH_TOKEN_REUSE_PROTECTION, and no DEFAULT_SCOPES.",
+            id="lockstep.E008",
         )
     ]
 

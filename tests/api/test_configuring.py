@@ -107,6 +107,7 @@ def test_a_mapping_is_added_and_changed(root, pair):
         ({"field_mappings": [{"right": "full_name", "to_right": "glob('/')"}]}, 422, None),
         ({"left": "01900000-0000-7000-8000-000000000000"}, 400, "api.invalid"),
         ({"name": "pair"}, 400, "api.invalid"),
+        ({"field_mappings": [{"right": "full_name"}]}, 400, "api.invalid"),
         ({"id": "01900000-0000-7000-8000-000000000000"}, 400, "api.invalid"),
         ({"key": "client_id"}, 400, "api.invalid"),
     ],

@@ -67,3 +67,30 @@ def test_tokens_of_people_without_a_second_factor_are_noticed(monkeypatch):
     monkeypatch.setattr(checks, "may_be_acted_for", lambda account, has_factor: True)
 
     assert found() == {"lockstep.E006"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.BasicAuthentication"]},
+        {"DEFAULT_PERMISSION_CLASSES": []},
+    ],
+)
+def test_another_way_into_the_api_is_noticed(settings, changes):
+    settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, **changes}
+
+    assert found() == {"lockstep.E007"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"COMPLIANT_BCP_RFC9700_TOKEN_STORAGE": False},
+        {"DEFAULT_SCOPES": ["__all__"]},
+        {"REFRESH_TOKEN_REUSE_PROTECTION": False},
+    ],
+)
+def test_looser_oauth_is_noticed(settings, changes):
+    settings.OAUTH2_PROVIDER = {**settings.OAUTH2_PROVIDER, **changes}
+
+    assert "lockstep.E008" in found()

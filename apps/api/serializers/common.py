@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db.models import Model, QuerySet
+from pydantic import BaseModel, ValidationError
 from rest_framework import serializers
 
+from apps.api.errors import Invalid
 from apps.core.selectors import reached
 
 
@@ -24,6 +26,28 @@ class Reached(serializers.PrimaryKeyRelatedField):
     def get_queryset(self) -> QuerySet[Any]:
         rows = self.model._default_manager.all()
         return reached(rows, self.context["request"].user, self.action)
+
+
+Spec = TypeVar("Spec", bound=BaseModel)
+
+
+def specs_of(kind: type[Spec], given: list[dict[str, Any]], place: str) -> list[Spec]:
+    """What was sent, as the engine has it. Raises Invalid for what contradicts itself.
+
+    place: the name of the list in what was sent.
+    """
+    try:
+        return [kind.model_validate(row) for row in given]
+    except ValidationError as error:
+        problems = [
+            {
+                "place": ".".join([place, *(str(part) for part in mistake["loc"])]),
+                "code": "invalid",
+                "message": mistake["msg"].removeprefix("Value error, "),
+            }
+            for mistake in error.errors(include_url=False)
+        ]
+        raise Invalid(problems) from None
 
 
 class Note(serializers.Serializer):
@@ -44,9 +68,10 @@ class Nothing(serializers.Serializer):
 
 def image(**kwargs: Any) -> serializers.DictField:
     """A record as canonical texts by field, personal values masked."""
-    return serializers.DictField(child=serializers.CharField(allow_null=True), **kwargs)
+    child = serializers.CharField(allow_null=True, allow_blank=True)
+    return serializers.DictField(child=child, **kwargs)
 
 
 def texts(**kwargs: Any) -> serializers.ListField:
     """A list of texts."""
-    return serializers.ListField(child=serializers.CharField(), **kwargs)
+    return serializers.ListField(child=serializers.CharField(allow_blank=True), **kwargs)

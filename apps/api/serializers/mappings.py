@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rest_framework import serializers
 
-from apps.api.serializers.common import Reached, texts
+from apps.api.serializers.common import Reached, specs_of, texts
 from apps.api.sparse import Shown
 from apps.engine.spec import FieldMappingSpec, MatchFieldSpec, Normalisation
 from apps.mappings.models import Mapping
@@ -105,9 +107,9 @@ class NewMapping(MappingChanges):
         extra_kwargs = {"name": {"required": True}}
 
 
-def field_specs(given: list[dict[str, object]]) -> list[FieldMappingSpec]:
-    return [FieldMappingSpec.model_validate(row) for row in given]
+def field_specs(given: list[dict[str, Any]]) -> list[FieldMappingSpec]:
+    return specs_of(FieldMappingSpec, given, "field_mappings")
 
 
-def match_specs(given: list[dict[str, object]]) -> list[MatchFieldSpec]:
-    return [MatchFieldSpec.model_validate(row) for row in given]
+def match_specs(given: list[dict[str, Any]]) -> list[MatchFieldSpec]:
+    return specs_of(MatchFieldSpec, given, "match")

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.api.serializers.common import Reached, texts
+from apps.api.serializers.common import Reached, specs_of, texts
 from apps.api.sparse import Shown
 from apps.engine.spec import CheckSpec, FieldPolicySpec
 from apps.mappings.models import Mapping
@@ -157,13 +157,10 @@ class NewRule(RuleChanges):
 
 
 def check_specs(given: list[dict[str, Any]]) -> list[CheckSpec]:
-    return [
-        CheckSpec.model_validate(
-            {**row, "minimum": row.get("minimum") or None, "maximum": row.get("maximum") or None}
-        )
-        for row in given
-    ]
+    bounds = ("minimum", "maximum")
+    rows = [{**row, **{name: row.get(name) or None for name in bounds}} for row in given]
+    return specs_of(CheckSpec, rows, "checks")
 
 
 def policy_specs(given: list[dict[str, Any]]) -> list[FieldPolicySpec]:
-    return [FieldPolicySpec.model_validate(row) for row in given]
+    return specs_of(FieldPolicySpec, given, "field_policies")

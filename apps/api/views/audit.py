@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -11,13 +12,14 @@ from rest_framework.response import Response
 
 from apps.api.base import Resource, operation
 from apps.api.errors import Invalid
-from apps.api.paging import page_of, uuid_cursor
+from apps.api.paging import page_of
 from apps.api.serializers.audit import ShownEvent
 from apps.api.sparse import list_query, one_query, page_schema
 from apps.audit.actions import SUBJECTS, Act
 from apps.audit.models import AuditEvent, Outcome
 from apps.audit.selectors import EventFilter, event_page, events
 
+FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(9998, 12, 31)  # of what ids can hold
 ACTIONS = [(act.value, act.label) for act in Act]
 GROUPS = [(f"{subject}.", label) for subject, label in SUBJECTS.items()]
 
@@ -50,13 +52,15 @@ class Audit(Resource):
     )
     def list(self, request: Request, asked: dict[str, Any]) -> Response:
         """The newest first. Reading the log changes nothing in it."""
+        for name in asked.keys() & {"since", "until"}:
+            asked[name] = min(max(asked[name], FIRST_DAY), LAST_DAY)
         names = set(asked) - {"cursor", "limit", "fields"}
         wanted = EventFilter.of({name: str(asked[name]) for name in names})
         if wanted.problems:
             place = {"place": "", "code": "invalid"}
             raise Invalid([{**place, "message": text} for text in wanted.problems])
         page = event_page(
-            wanted, request.user, before=uuid_cursor(asked), after=None, limit=asked["limit"]
+            wanted, request.user, before=asked.get("cursor"), after=None, limit=asked["limit"]
         )
         return page_of(ShownEvent, page.events, page.older, asked)
 

@@ -11,8 +11,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.base import Resource, etag_of, operation, require_match
+from apps.api.examples import NEW_MAPPING
 from apps.api.paging import newest_first, page_of
-from apps.api.serializers.common import Reached
 from apps.api.serializers.mappings import (
     MappingChanges,
     MappingConfiguration,
@@ -25,7 +25,6 @@ from apps.api.sparse import list_query, one_query, page_schema
 from apps.mappings.models import Mapping
 from apps.mappings.selectors import mapping_spec, mappings
 from apps.mappings.services import save_mapping
-from apps.sources.models import Dataset
 
 
 class Mappings(Resource):
@@ -38,8 +37,8 @@ class Mappings(Resource):
         answers=page_schema(ShownMapping),
         query=list_query(
             ShownMapping,
-            left=Reached(Dataset),
-            right=Reached(Dataset),
+            left=serializers.UUIDField(),
+            right=serializers.UUIDField(),
             name=serializers.CharField(max_length=150),
         ),
     )
@@ -67,6 +66,7 @@ class Mappings(Resource):
         answers=ShownMapping,
         status=201,
         body=NewMapping,
+        examples=NEW_MAPPING,
         unsafe=True,
     )
     def create(self, request: Request, sent: dict[str, Any]) -> Response:

@@ -11,8 +11,9 @@ from rest_framework.response import Response
 
 from apps.api.base import Resource, operation
 from apps.api.errors import NotFound
-from apps.api.paging import newest_first, page_of, uuid_cursor
-from apps.api.serializers.common import Note, Reached
+from apps.api.examples import DECIDE, REPLAY
+from apps.api.paging import newest_first, page_of
+from apps.api.serializers.common import Note
 from apps.api.serializers.records import (
     GivenDecision,
     Replay,
@@ -81,7 +82,7 @@ class Conflicts(Resource):
         answers=page_schema(ShownConflict),
         query=list_query(
             ShownConflict,
-            rule=Reached(Rule),
+            rule=serializers.UUIDField(),
             kind=serializers.ChoiceField(choices=Conflict.Kind.choices),
             state=serializers.ChoiceField(
                 choices=Conflict.State.choices, default=Conflict.State.OPEN
@@ -93,12 +94,12 @@ class Conflicts(Resource):
         """Those that wait for a person, unless you ask for others; the newest first."""
         wanted = ConflictFilter(
             state=asked["state"],
-            rule_ids=[asked["rule"].pk] if "rule" in asked else (),
+            rule_ids=[asked["rule"]] if "rule" in asked else (),
             kind=asked.get("kind", ""),
             search=asked.get("key", ""),
         )
         limit = asked["limit"]
-        found = conflict_page(request.user, wanted, after=uuid_cursor(asked), limit=limit + 1)
+        found = conflict_page(request.user, wanted, after=asked.get("cursor"), limit=limit + 1)
         items = masked(found[:limit])
         following = items[-1].pk if len(found) > limit else None
         return page_of(ShownConflict, items, following, asked)
@@ -121,6 +122,7 @@ class Conflicts(Resource):
         needs=(Conflict, "decide"),
         answers=ShownDecided,
         body=GivenDecision,
+        examples=DECIDE,
         unsafe=True,
     )
     def decide(self, request: Request, id: UUID, sent: dict[str, Any]) -> Response:  # noqa: A002
@@ -193,6 +195,7 @@ class Rejections(Resource):
         answers=ShownRun(many=True),
         status=202,
         body=Replay,
+        examples=REPLAY,
         unsafe=True,
     )
     def replay(self, request: Request, sent: dict[str, Any]) -> Response:

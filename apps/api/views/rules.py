@@ -11,8 +11,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.base import Resource, etag_of, operation, require_match
+from apps.api.examples import NEW_RULE
 from apps.api.paging import newest_first, page_of
-from apps.api.serializers.common import Nothing, Reached, Reason
+from apps.api.serializers.common import Nothing, Reason
 from apps.api.serializers.rules import (
     NewRule,
     RuleChanges,
@@ -22,7 +23,6 @@ from apps.api.serializers.rules import (
     policy_specs,
 )
 from apps.api.sparse import list_query, one_query, page_schema
-from apps.mappings.models import Mapping
 from apps.rules.models import Rule
 from apps.rules.selectors import check_spec, field_policy_spec, rules
 from apps.rules.services import save_rule, set_enabled, set_rule_paused
@@ -40,7 +40,7 @@ class Rules(Resource):
         answers=page_schema(ShownRule),
         query=list_query(
             ShownRule,
-            mapping=Reached(Mapping),
+            mapping=serializers.UUIDField(),
             name=serializers.CharField(max_length=150),
             direction=serializers.ChoiceField(choices=Rule.Direction.choices),
             enabled=serializers.BooleanField(),
@@ -71,6 +71,7 @@ class Rules(Resource):
         answers=ShownRule,
         status=201,
         body=NewRule,
+        examples=NEW_RULE,
         unsafe=True,
     )
     def create(self, request: Request, sent: dict[str, Any]) -> Response:

@@ -11,8 +11,9 @@ from rest_framework.response import Response
 
 from apps.api.base import Resource, operation
 from apps.api.errors import NotFound
+from apps.api.examples import APPROVE, START_RUN, UNDO
 from apps.api.paging import newest_first, number_cursor, page_of
-from apps.api.serializers.common import Note, Nothing, Reached
+from apps.api.serializers.common import Note, Nothing
 from apps.api.serializers.records import ShownChange
 from apps.api.serializers.runs import (
     Approval,
@@ -22,7 +23,7 @@ from apps.api.serializers.runs import (
     ShownRun,
     ShownRunWhole,
 )
-from apps.api.sparse import list_query, one_query, page_schema
+from apps.api.sparse import list_query, numbered_query, one_query, page_schema
 from apps.core.selectors import reaches
 from apps.ledger.models import Change, Operation, Side
 from apps.ledger.selectors import (
@@ -69,7 +70,7 @@ class Runs(Resource):
         answers=page_schema(ShownRun),
         query=list_query(
             ShownRun,
-            rule=Reached(Rule),
+            rule=serializers.UUIDField(),
             status=serializers.ChoiceField(choices=RunStatus.choices),
             mode=serializers.ChoiceField(choices=Run.Mode.choices),
             kind=serializers.ChoiceField(choices=Run.Kind.choices),
@@ -104,6 +105,7 @@ class Runs(Resource):
         answers=ShownRunWhole,
         status=202,
         body=NewRun,
+        examples=START_RUN,
         unsafe=True,
     )
     def create(self, request: Request, sent: dict[str, Any]) -> Response:
@@ -125,7 +127,7 @@ class Runs(Resource):
         scope="runs:read",
         needs=(Run, "view"),
         answers=page_schema(ShownLogLine),
-        query=list_query(ShownLogLine),
+        query=numbered_query(ShownLogLine),
     )
     def log(self, request: Request, id: UUID, asked: dict[str, Any]) -> Response:  # noqa: A002
         """In order. `next` is there as long as the run is active: ask again from there."""
@@ -142,7 +144,7 @@ class Runs(Resource):
         scope="records:read",
         needs=(Change, "view"),
         answers=page_schema(ShownChange),
-        query=list_query(ShownChange, **CHANGE_FILTERS),
+        query=numbered_query(ShownChange, **CHANGE_FILTERS),
     )
     def changes(self, request: Request, id: UUID, asked: dict[str, Any]) -> Response:  # noqa: A002
         """What it would write or wrote, in order: one per record, the value before and after."""
@@ -170,6 +172,7 @@ class Runs(Resource):
         needs=(Run, "approve"),
         answers=ShownRunWhole,
         body=Approval,
+        examples=APPROVE,
         unsafe=True,
     )
     def approve(self, request: Request, id: UUID, sent: dict[str, Any]) -> Response:  # noqa: A002
@@ -214,6 +217,7 @@ class Runs(Resource):
         answers=ShownRunWhole,
         status=202,
         body=NewUndo,
+        examples=UNDO,
         unsafe=True,
     )
     def undo(self, request: Request, id: UUID, sent: dict[str, Any]) -> Response:  # noqa: A002

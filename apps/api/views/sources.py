@@ -11,8 +11,9 @@ from rest_framework.response import Response
 
 from apps.accounts.models import User
 from apps.api.base import Resource, etag_of, operation, require_match
+from apps.api.examples import NEW_SOURCE
 from apps.api.paging import newest_first, page_of
-from apps.api.serializers.common import Nothing, Reached, Reason
+from apps.api.serializers.common import Nothing, Reason
 from apps.api.serializers.sources import (
     DatasetChanges,
     DatasetConfiguration,
@@ -70,6 +71,7 @@ class Sources(Resource):
         answers=ShownSource,
         status=201,
         body=NewSource,
+        examples=NEW_SOURCE,
         unsafe=True,
     )
     def create(self, request: Request, sent: dict[str, Any]) -> Response:
@@ -170,7 +172,7 @@ class Datasets(Resource):
         needs=(Dataset, "view"),
         answers=page_schema(ShownDataset),
         query=list_query(
-            ShownDataset, source=Reached(Source), name=serializers.CharField(max_length=255)
+            ShownDataset, source=serializers.UUIDField(), name=serializers.CharField(max_length=255)
         ),
     )
     def list(self, request: Request, asked: dict[str, Any]) -> Response:

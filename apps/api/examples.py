@@ -1,0 +1,77 @@
+"""Examples of the OpenAPI document: what a developer tries first."""
+
+from __future__ import annotations
+
+from drf_spectacular.utils import OpenApiExample
+
+RULE = "01900000-0000-7000-8000-000000000001"
+DATASETS = ("01900000-0000-7000-8000-000000000002", "01900000-0000-7000-8000-000000000003")
+MAPPING = "01900000-0000-7000-8000-000000000004"
+
+
+def _sent(name: str, /, **body: object) -> OpenApiExample:
+    return OpenApiExample(name, body, request_only=True)
+
+
+START_RUN = [
+    _sent("Start", rule=RULE),
+    _sent("Only plan", rule=RULE, mode="dry_run", reason="before the release"),
+    _sent("One record", rule=RULE, records=[{"left_key": '["42"]'}]),
+]
+APPROVE = [
+    _sent("The whole plan", note="looked at"),
+    _sent("Only inserts", selection={"operations": ["insert"]}, note="deletes are looked into"),
+]
+UNDO = [_sent("Preview", reason="wrong export"), _sent("Undo", reason="wrong export", mode="apply")]
+DECIDE = [
+    _sent(
+        "The left side wins",
+        seen="0f3a9c2e51d84b7790e6a1c4f2b8d350",
+        record="left",
+        note="asked the customer",
+    ),
+    _sent(
+        "Field by field",
+        seen="0f3a9c2e51d84b7790e6a1c4f2b8d350",
+        choices={"mail": {"take": "right"}, "name": {"take": "value", "value": "Ada Lovelace"}},
+    ),
+]
+REPLAY = [_sent("One", rejections=["01900000-0000-7000-8000-000000000005"])]
+NEW_SOURCE = [
+    _sent(
+        "PostgreSQL",
+        name="CRM",
+        connector="postgresql",
+        settings={
+            "host": "crm.example",
+            "database": "crm",
+            "user": "lockstep",
+            "password": "…",
+            "tls": "verify-full",
+        },
+    )
+]
+NEW_MAPPING = [
+    _sent(
+        "Customers",
+        name="Customers",
+        left=DATASETS[0],
+        right=DATASETS[1],
+        key=["customer_id"],
+        field_mappings=[
+            {"right": "customer_id", "left": "id"},
+            {"right": "name", "to_right": "trim(name)"},
+        ],
+    )
+]
+NEW_RULE = [
+    _sent(
+        "Every hour",
+        name="Customers",
+        mapping=MAPPING,
+        schedule_kind="every",
+        every_minutes=60,
+        max_deletes_percent=10,
+        checks=[{"name": "named", "kind": "required", "field": "name"}],
+    )
+]
