@@ -15,7 +15,7 @@ import zlib
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 RANDOM_LENGTH = 40  # 238 bits
 CHECK_LENGTH = 6
-TOKEN = "lks_"  # noqa: S105 – of personal and service tokens
+TOKEN = "lks_"  # noqa: S105  # nosec B105  # the beginning of personal and service tokens
 SHAPE = re.compile(rf"(lk[a-z]_)([0-9A-Za-z]{{{RANDOM_LENGTH}}})([0-9A-Za-z]{{{CHECK_LENGTH}}})")
 SHOWN = 8  # letters of a token that may be shown: the prefix and four
 

@@ -46,7 +46,7 @@ NEW_SOURCE = [
             "host": "crm.example",
             "database": "crm",
             "user": "lockstep",
-            "password": "…",
+            "password": "…",  # nosec B105  # stands for one
             "tls": "verify-full",
         },
     )

@@ -117,7 +117,7 @@ SUBJECTS = {
     "person": "People",
     "factor": "Second factors",
     "service": "Service accounts",
-    "token": "Tokens",
+    "token": "Tokens",  # nosec B105  # a heading
     "client": "OAuth clients",
     "role": "Roles",
     "grant": "Grants",

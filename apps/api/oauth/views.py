@@ -81,7 +81,7 @@ class IntrospectView(View):
                 "scope": token.scope,
                 "client_id": client.client_id,
                 "exp": int(token.expires.timestamp()),
-                "token_type": "Bearer",
+                "token_type": "Bearer",  # nosec B105  # a name of the protocol
             }
         )
 
