@@ -15,6 +15,7 @@ from oauth2_provider.models import (
     get_refresh_token_model,
 )
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from apps.accounts.admin.people import ChangedAfterSignIn
 from apps.accounts.models import ServiceAccount, User
@@ -50,7 +51,9 @@ GRANTS = [
 class OAuthClientForm(forms.ModelForm):  # type: ignore[type-arg]
     """What a client is, whom it acts as, and what it may."""
 
-    authorization_grant_type = forms.ChoiceField(choices=GRANTS, label="Acts as")
+    authorization_grant_type = forms.ChoiceField(
+        choices=GRANTS, label="Acts as", widget=UnfoldAdminSelectWidget
+    )
     allowed_scopes = forms.MultipleChoiceField(
         choices=CHOICES, label="May ask for", widget=forms.CheckboxSelectMultiple
     )
@@ -58,7 +61,7 @@ class OAuthClientForm(forms.ModelForm):  # type: ignore[type-arg]
         required=False,
         label="Only from",
         help_text="Addresses or networks, one a line. Empty: from everywhere.",
-        widget=forms.Textarea(attrs={"rows": 2}),
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
     )
 
     class Meta:
