@@ -42,14 +42,15 @@ def runs(actor: Any, action: str = "view") -> QuerySet[Run]:
 def first_eyes(run: Run) -> frozenset[Any]:
     """Ids of those who may not approve the plan of a run, because its rule asks for four eyes.
 
-    Whoever asked for the run. Where nobody did (a schedule, a dependency), whoever made the version
-    of the rule or of its mapping that it follows: nobody's change is applied unseen by a second
-    person. What the system itself has made, by the command line, has no such first person.
+    Whoever asked for the run. Where no person did (a schedule, a dependency, a service account),
+    whoever made the version of the rule or of its mapping that it follows: nobody's change is
+    applied unseen by a second person. What the system itself has made, by the command line, has no
+    such first person.
     """
     version = run.version
     if not version.spec().four_eyes:
         return frozenset()
-    if run.requested_by_id is not None:
+    if run.requested_by is not None and not run.requested_by.is_service:
         return frozenset({run.requested_by_id})
     authors = {version.created_by_id, version.mapping_version.created_by_id}
     return frozenset(authors - {None})

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import Permission
 
+from apps.accounts.services import create_service_account
 from apps.audit.models import AuditEvent
 from apps.engine.spec import CheckKind, CheckSpec
 from apps.ledger.models import Conflict
+from apps.rules.services import save_rule
 from apps.runs.models import Run
 from apps.runs.services import work_until_finished
 from tests.people import administrator
@@ -95,6 +98,36 @@ def test_four_eyes_hold_for_programs(pair):
     assert (refused.status_code, refused.json()["code"]) == (403, "api.forbidden")
     assert AuditEvent.objects.latest("id").action == "access.refused"
     assert second.post(f"runs/{run.pk}/approve").status_code == 200
+
+
+def test_nobody_is_the_second_person_by_a_service_account(pair):
+    pair.rule.four_eyes = True
+    pair.rule.save()
+    account = create_service_account("robot", actor=None)
+    rights = ("run_rule", "approve_run", "view_run", "reach_all_objects")
+    account.user_permissions.set(Permission.objects.filter(codename__in=rights))
+    robot, person_ = program(account), program(administrator())
+    run = worked(person_.post("runs", {"rule": str(pair.rule.pk), "asks_approval": True}).json())
+
+    refused = robot.post(f"runs/{run.pk}/approve")
+
+    assert refused.status_code == 403
+    assert "four eyes" in refused.json()["detail"]
+    assert Run.objects.get(pk=run.pk).status == "waiting"
+
+
+def test_what_a_service_account_asked_for_is_not_approved_by_who_changed_the_rule(pair):
+    author = administrator("author")
+    pair.rule.four_eyes = True
+    save_rule(pair.rule, [], actor=author)
+    account = create_service_account("robot", actor=None)
+    rights = ("run_rule", "view_run", "reach_all_objects")
+    account.user_permissions.set(Permission.objects.filter(codename__in=rights))
+    robot = program(account)
+    run = worked(robot.post("runs", {"rule": str(pair.rule.pk), "asks_approval": True}).json())
+
+    assert program(author).post(f"runs/{run.pk}/approve").status_code == 403
+    assert program(administrator("second")).post(f"runs/{run.pk}/approve").status_code == 200
 
 
 def test_a_plan_is_rejected(root, pair):

@@ -79,9 +79,7 @@ def approve_run(
     """
     require(actor, runs, "approve", run)
     run = _waiting(run)
-    if actor is not None and actor.pk in first_eyes(run):
-        who = "asked for the run" if run.requested_by_id else "last changed the rule"
-        raise PermissionDenied(f"somebody else than the person who {who} must approve")
+    _require_other_eyes(run, actor)
     require_unpaused(run)
     if selection is not None:
         _skip_others(run, selection)
@@ -90,6 +88,21 @@ def approve_run(
     skipped = f", {run.skipped} skipped" if run.skipped else ""
     log(run, f"Approved by {_name(actor)}: {run.planned - run.skipped} changes{skipped}")
     begin_apply(run)
+
+
+def _require_other_eyes(run: Run, actor: User | None) -> None:
+    """Where four eyes are asked for, two of them are another person's.
+
+    A service account has none: whoever makes its tokens would be both persons.
+    """
+    if actor is None or not run.version.spec().four_eyes:
+        return
+    if actor.is_service:
+        raise PermissionDenied("a person must approve: the rule asks for four eyes")
+    if actor.pk in first_eyes(run):
+        by_person = run.requested_by is not None and not run.requested_by.is_service
+        who = "asked for the run" if by_person else "last changed the rule"
+        raise PermissionDenied(f"somebody else than the person who {who} must approve")
 
 
 @transaction.atomic
