@@ -267,6 +267,16 @@ class Environment(BaseSettings):
         except ValueError as error:
             raise ValueError(f"LOCKSTEP_ALLOWED_NETWORKS: {error}") from None
 
+    def secret_values(self) -> list[str]:
+        """What must not stand in a log: secrets, and the passwords in addresses."""
+        given = [getattr(self, name) for name in type(self).model_fields]
+        texts = [value.get_secret_value() for value in given if isinstance(value, SecretStr)]
+        urls = [text for text in texts if "://" in text]
+        passwords = [unquote(urlsplit(url).password or "") for url in urls]
+        keys = [line.partition(":")[2] for line in self.encryption_key_text().split()]
+        whole = [text for text in texts if text not in urls]
+        return [value for value in (*whole, *passwords, *keys, self.django_secret_key()) if value]
+
     def single_sign_on(self) -> dict[str, object] | None:
         """Issuer, client and what counts as a second factor; None where there is none."""
         if self.oidc_issuer is None or self.oidc_client_secret is None:

@@ -11,7 +11,10 @@ class CoreConfig(AppConfig):
 
     def ready(self) -> None:
         from apps.connectors.outbound import allow_outbound
+        from apps.core.redaction import hide
+        from config.environment import Environment
 
+        hide(*Environment().secret_values())
         allow_outbound(settings.ALLOWED_NETWORKS, settings.ALLOWED_PORTS)
         post_migrate.connect(_after_migrating, sender=self)
 

@@ -13,6 +13,7 @@ from apps.connectors.types import NeutralType
 from apps.core.fields import SealedField
 from apps.core.models import BaseModel, Criticality, Tag
 from apps.core.protected import unseal_json
+from apps.core.redaction import hide
 
 
 class Source(BaseModel):
@@ -87,6 +88,7 @@ class Source(BaseModel):
         if not self.sealed_secrets:
             return {}
         opened: dict[str, str] = unseal_json(self.sealed_secrets, self.secrets_identity)
+        hide(*opened.values())
         return opened
 
 

@@ -21,6 +21,7 @@ from apps.connectors.errors import ConfigurationError
 from apps.connectors.registry import build, connector_class, parse_settings, secret_names
 from apps.core.clock import now
 from apps.core.protected import ProtectedValueError, seal_json
+from apps.core.redaction import hide
 from apps.core.selectors import require, require_reach
 from apps.sources.models import Dataset, Drift, Field, Source
 from apps.sources.searching import looks_searchable
@@ -38,6 +39,7 @@ def split_settings(
     names = set(secret_names(connector))
     plain = {k: v for k, v in values.items() if k not in names and v not in (None, "")}
     given = {k: _text(v) for k, v in values.items() if k in names and _text(v)}
+    hide(*given.values())
     return plain, given
 
 

@@ -98,6 +98,7 @@ class Platform:
         self.environment = {
             **{name: v for name, v in os.environ.items() if not name.startswith(unwanted)},
             "LOCKSTEP_DATA_DIR": str(folder / "data"),
+            "LOCKSTEP_FILES_ROOTS": str(self.sides),
             "LOCKSTEP_LOG_LEVEL": "DEBUG",
             "TMPDIR": str(folder / "temporary"),
             "AWAY_PASSWORD": canary(0, "password"),

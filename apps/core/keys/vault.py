@@ -17,6 +17,7 @@ import requests
 from apps.connectors.outbound import OutboundRefused
 from apps.connectors.outbound.http import checked_session
 from apps.core.keys.errors import KeyProviderRefused, KeyProviderUnreachable
+from apps.core.redaction import hide
 from config.environment import Environment, KeyProviderName
 
 TIMEOUT_SECONDS = 10
@@ -109,6 +110,7 @@ class VaultTransit:
         token = self.token
         if self.token_file is not None:
             token = self.token_file.read_text(encoding="ascii").strip()
+        hide(token)
         headers = {"X-Vault-Token": token, "X-Vault-Request": "true"}
         return headers | ({"X-Vault-Namespace": self.namespace} if self.namespace else {})
 
