@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 from joserfc.jwk import OctKey, RSAKey
+from requests import Response
 
 from apps.accounts.models import AuthenticatorApp, ExternalIdentity, User
 from apps.accounts.selectors import identities, own_factors
@@ -105,6 +107,23 @@ def test_every_session_with_the_provider_goes_through_the_guard(provider):
     app = single_sign_on._client("https://id.example", "c", "s")
     for session in (app._get_session(), app._get_oauth_client()):
         assert {type(adapter) for adapter in session.adapters.values()} == {CheckedAdapter}
+        assert session.max_redirects == 0
+
+
+def test_the_provider_leads_nobody_on(client, provider, root):
+    def redirect(request: Any, **more: Any) -> Any:
+        answer = Response()
+        answer.status_code, answer.request, answer.raw = 302, request, BytesIO()
+        answer.headers["Location"] = "https://elsewhere.example/"
+        asked.append(request.url)
+        return answer
+
+    asked: list[str] = []
+    provider.send = redirect
+    single_sign_on._client.cache_clear()
+
+    assert client.post(GO, {"what": "sign_in"}).url == reverse("admin:login")
+    assert asked == ["https://id.example/.well-known/openid-configuration"]
 
 
 def test_who_is_not_linked_is_not_let_in(client, provider, root):

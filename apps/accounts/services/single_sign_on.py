@@ -165,10 +165,11 @@ def _provider() -> Any:
 
 
 class _Session(OAuth2Session):
-    """What the provider's own description names is asked through the guard, too."""
+    """What the provider's own description names is asked through the guard, too; and no further."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
+        self.max_redirects = 0
         checked(self)
 
 
