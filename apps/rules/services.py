@@ -19,7 +19,7 @@ from apps.connectors.errors import ConfigurationError
 from apps.core.clock import now
 from apps.core.selectors import require, require_reach
 from apps.engine.reconcile import compile_two_way
-from apps.engine.spec import CheckSpec, FieldPolicySpec, RuleSpec
+from apps.engine.spec import CheckSpec, FieldPolicySpec, MappingSpec, RuleSpec
 from apps.engine.transform import compile_transform
 from apps.mappings.selectors import (
     LINK_PREFIX,
@@ -71,6 +71,7 @@ def save_rule(
     """
     require(actor, rules, "save", rule)
     _require_sides(rule, actor)
+    _require_name(rule)
     is_new = rule._state.adding
     before = rule.current_version if rule.created_at else None
     if rule.enabled and _schedule_differs(rule):
@@ -104,6 +105,30 @@ def _require_sides(rule: Rule, actor: User | None) -> None:
     is_two_way = rule.direction == Rule.Direction.TWO_WAY
     require_reach(actor, "change" if is_two_way else "view", rule.mapping.left)
     require_reach(actor, "change", rule.mapping.right)
+
+
+def _require_name(rule: Rule) -> None:
+    """A rule into whose links others look keeps its name: they know it by that."""
+    old = Rule.objects.filter(pk=rule.pk).values_list("name", flat=True).first()
+    if old is None or old == rule.name:
+        return
+    versions = ((other.name, other.current_version) for other in Rule.objects.exclude(pk=rule.pk))
+    users = sorted(
+        name
+        for name, version in versions
+        if version and old in _links(version.mapping_version.spec(), version.spec())
+    )
+    if users:
+        raise ConfigurationError(
+            f"'{old}' cannot be renamed: link('{old}') is used by {', '.join(users)}",
+            where="name",
+            remedy="Take link(…) out of these rules first, and put it in again with the new name.",
+        )
+
+
+def _links(mapping: MappingSpec, spec: RuleSpec) -> set[str]:
+    """Names of the rules whose links a rule looks into."""
+    return linked_rules(*mapping_expressions(mapping), *_expressions(spec)) | _linked_checks(spec)
 
 
 def _store_checks(rule: Rule, checks: Sequence[CheckSpec]) -> None:
@@ -161,7 +186,7 @@ def publish(rule: Rule, *, actor: User | None) -> RuleVersion:
     require_cursors(mapping, spec)
     require_policies(mapping, spec)
     require_sides(rule, mapping, spec)
-    links = linked_rules(*mapping_expressions(mapping), *_expressions(spec)) | _linked_checks(spec)
+    links = _links(mapping, spec)
     _require_rules(links, rule)
     names = lookup_names() | {LINK_PREFIX + name for name in links}
     if spec.two_way is None:
