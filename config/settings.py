@@ -176,7 +176,8 @@ if PRODUCTION:
     SECURE_HSTS_PRELOAD = True
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
-    SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$"]
+    # Programs that speak HTTP are refused, not led on: they would never be put right.
+    SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^api/", r"^oauth/(?!authorize)"]
 
 AXES_HANDLER = "apps.accounts.locks.SignInHandler"
 AXES_USERNAME_CALLABLE = "apps.accounts.locks.name_for_locks"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
+from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.request import Request
 
@@ -34,6 +36,11 @@ class BearerAuthentication(BaseAuthentication):
         text = bearer_text(request)
         if text is None:
             return None
+        if is_in_clear(request._request):
+            raise TokenRefused(
+                "this token came without encryption",
+                remedy="Replace it, whoever listened has it; then use https.",
+            )
         return self.opened(text, client_address(request._request))
 
     def opened(self, text: str, address: str | None) -> tuple[User, Credential]:
@@ -46,6 +53,11 @@ class BearerAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return REALM
+
+
+def is_in_clear(request: HttpRequest) -> bool:
+    """Whether secrets came by HTTP where HTTPS is what everybody is led to."""
+    return settings.SECURE_SSL_REDIRECT and not request.is_secure()
 
 
 def bearer_text(request: Any) -> str | None:

@@ -105,6 +105,20 @@ def test_an_operation_that_says_nothing_is_closed(monkeypatch):
     assert root.get("rules").status_code == 403
 
 
+def test_a_token_that_came_in_clear_is_refused_not_led_on(settings):
+    root = program(administrator())
+    settings.SECURE_SSL_REDIRECT = True
+    settings.SECURE_REDIRECT_EXEMPT = [r"^api/", r"^oauth/(?!authorize)"]
+    root.client = Client()
+
+    answer = root.get("rules")
+    assert (answer.status_code, answer.json()["code"]) == (401, "token.refused")
+    assert root.client.post("/oauth/token", {}).status_code == 400
+    assert root.client.get("/oauth/authorize").status_code == 301
+    headers = {"Authorization": f"Bearer {root.bearer}"}
+    assert root.client.get("/api/v1/rules", secure=True, headers=headers).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("method", "place", "status", "code"),
     [

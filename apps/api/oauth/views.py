@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from django.contrib import admin
@@ -17,6 +19,7 @@ from oauth2_provider.oauth2_backends import get_oauthlib_core
 from oauth2_provider.views import AuthorizationView
 from oauthlib.common import Request as OAuthRequest
 
+from apps.api.authentication import is_in_clear
 from apps.api.models import OAuthClient
 from apps.audit.actions import Act
 from apps.audit.services import record
@@ -96,6 +99,19 @@ def _confidential_client(request: HttpRequest) -> OAuthClient | None:
         return None
     client: OAuthClient = asked.client
     return client if client.client_type == OAuthClient.CLIENT_CONFIDENTIAL else None
+
+
+def encrypted(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """A view that takes secrets by HTTPS only, where HTTPS is in use."""
+
+    @wraps(view)  # with what it says of CSRF
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if is_in_clear(request):
+            problem = {"error": "invalid_request", "error_description": "HTTPS is needed"}
+            return JsonResponse(problem, status=400)
+        return view(request, *args, **kwargs)
+
+    return guarded
 
 
 def consent(request: HttpRequest) -> HttpResponse:
