@@ -604,7 +604,8 @@ class Connector(ABC, Generic[S]):
     name: ClassVar[str]
     label: ClassVar[str]
     settings_model: ClassVar[type[ConnectorSettings]]
-    capabilities: ClassVar[Capabilities]
+    capabilities: Capabilities
+    """Of a class: what it can do at most. Of a connector: what it can do with its settings."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings

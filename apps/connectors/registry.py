@@ -23,6 +23,7 @@ _BUILT_IN = {
     "postgresql": "apps.connectors.postgresql:PostgresqlConnector",
     "mysql": "apps.connectors.mysql:MysqlConnector",
     "files": "apps.connectors.files:FilesConnector",
+    "rest": "apps.connectors.rest:RestConnector",
 }
 
 

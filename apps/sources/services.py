@@ -49,7 +49,7 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-ADDRESS = ("host", "port", "url", "endpoint", "tls", "ca_certificate")
+ADDRESS = ("host", "port", "url", "endpoint", "tls", "ca_certificate", "preset", "token_url")
 """Where secrets are sent, and how it is made sure who is there."""
 
 

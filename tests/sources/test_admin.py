@@ -9,7 +9,7 @@ import pytest
 from django.urls import reverse
 
 from apps.sources.models import Drift, Field, Source
-from apps.sources.services import save_source
+from apps.sources.services import kept_secrets, save_source
 from tests.people import administrator, person, signed_in, viewer
 from tests.platforms import CUSTOMERS, sqlite_source
 
@@ -211,3 +211,43 @@ def test_limits_are_set_and_taken_away_with_history(client, stored):
 def test_a_limit_of_nothing_is_refused(client, stored):
     answer = client.post(change_url(stored), {**ADD, "most_partitions": "0", "_save": "1"})
     assert "most_partitions" in answer.context["adminform"].form.errors
+
+
+REST = {
+    "name": "Shop API",
+    "connector": "rest",
+    "criticality": "normal",
+    "setting_url": "https://api.example.org",
+    "setting_definition": "datasets:\r\n  orders:\r\n    path: /orders\r\n",
+    **dict.fromkeys(("setting_timeout", "setting_max_answer_mib"), "30"),
+    **dict.fromkeys(("setting_retries", "setting_longest_wait", "setting_sample_records"), "3"),
+}
+
+
+def test_what_an_api_offers_is_written_as_text(client):
+    answer = client.post(reverse("admin:sources_source_add"), {**REST, "_save": "1"})
+    assert answer.status_code == 302, answer.content.decode()
+    source = Source.objects.get(name="Shop API")
+    assert source.settings["definition"] == "datasets:\n  orders:\n    path: /orders\n"
+    page = client.get(change_url(source)).content.decode()
+    assert "  orders:\n    path: /orders" in page.replace("\r\n", "\n")
+
+
+def test_what_is_wrong_in_such_a_text_is_named_by_its_line(client):
+    wrong = {"setting_definition": "datasets:\r\n  orders:\r\n    paths: /orders\r\n"}
+    answer = client.post(reverse("admin:sources_source_add"), {**REST, **wrong, "_save": "1"})
+    errors = answer.context["adminform"].form.errors["setting_definition"]
+    assert any("line 3, datasets.orders.paths" in text for text in errors), errors
+
+
+def test_the_secret_of_an_api_goes_to_no_other_address():
+    values = {name.removeprefix("setting_"): REST[name] for name in REST if "setting_" in name}
+    source = save_source(
+        Source(name="API", connector="rest"),
+        {**values, "auth": "bearer", "secret": SECRET},
+        actor=None,
+    )
+    assert source.secrets() == {"secret": SECRET}
+    for moved in ({"url": "https://evil.example"}, {"token_url": "https://evil.example/t"}):
+        assert kept_secrets(source, "rest", {**source.settings, **moved}) == {}
+    assert kept_secrets(source, "rest", {**source.settings, "timeout": 9}) == {"secret": SECRET}

@@ -44,7 +44,7 @@ class FilesConnector(Connector[FilesSettings]):
     name: ClassVar[str] = "files"
     label: ClassVar[str] = "Files in a folder"
     settings_model: ClassVar[type[ConnectorSettings]] = FilesSettings
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities: Capabilities = Capabilities(
         inferred_types=True,
         read=True,
         write=True,

@@ -28,7 +28,8 @@ class Rows:
     position:  where a row stands, for people ("line 17");
     raw:       a row's text;
     address:   where a row starts and ends, for the format's own rewriting;
-    source:    what the format needs to render a row again.
+    source:    what the format needs to render a row again;
+    remedy:    what helps against a misfit.
     """
 
     num_rows: int
@@ -39,6 +40,7 @@ class Rows:
     address: Callable[[int], tuple[int, int]]
     rejected: tuple[RawRejection, ...] = ()
     source: Any = field(default=None, repr=False)
+    remedy: str = "Correct the value, or the field's type in the schema file."
 
 
 def collect(
@@ -62,8 +64,7 @@ def rejection_of(rows: Rows, row: int, key: Mapping[str, Any] | None) -> RawReje
     return RawRejection(
         position=position,
         code=misfit.code,
-        message=f"{position}, field '{name}': {misfit.message}. Correct the value, or the field's "
-        "type in the schema file.",
+        message=f"{position}, field '{name}': {misfit.message}. {rows.remedy}",
         raw=rows.raw(row),
         key=dict(key) if key is not None else None,
         field=name,

@@ -105,7 +105,21 @@ def _field(name: str, info: FieldInfo, stored: Any, source: Source | None) -> fo
         common["initial"] = "\n".join(common["initial"] or ())
         common["help_text"] = f"{common['help_text']} One on each line.".strip()
         return _LinesField(widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), **common)
+    if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("multiline"):
+        return _TextField(strip=False, widget=_text_widget(), **common)
     return forms.CharField(strip=True, widget=UnfoldAdminTextInputWidget, **common)
+
+
+class _TextField(forms.CharField):
+    """A text of many lines, as it stands; browsers end its lines in their own way."""
+
+    def to_python(self, value: Any) -> str:
+        return (super().to_python(value) or "").replace("\r\n", "\n")
+
+
+def _text_widget() -> UnfoldAdminTextareaWidget:
+    style = "font-family: ui-monospace, monospace; white-space: pre; overflow-x: auto"
+    return UnfoldAdminTextareaWidget(attrs={"rows": 24, "spellcheck": "false", "style": style})
 
 
 class _LinesField(forms.CharField):
@@ -163,6 +177,6 @@ def _python_value(field: forms.Field, raw: Any) -> Any:
     """What the setting's model is given: numbers that are none stay text and are refused there."""
     if isinstance(field, forms.BooleanField):
         return bool(field.to_python(raw))
-    if isinstance(field, _LinesField):
+    if isinstance(field, _LinesField | _TextField):
         return field.to_python(raw) or None
     return raw
