@@ -51,6 +51,7 @@ class Capabilities:
     returns_stored: bool = False  # a write gives back what the target made of it
     transaction_status: bool = False  # says afterwards whether a transaction was committed
     delete: bool = False
+    compare_and_set: bool = True  # no other writer comes between the comparison and the write
     create_dataset: bool = False
     inferred_types: bool = False  # types come from values; a reader is told which ones to use
     batch_rows: int = 5_000  # rows per ChangeBatch that suit this connector

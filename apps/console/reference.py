@@ -179,6 +179,7 @@ _CAPABILITIES = {
     "returns_stored": "tells what it makes of a record",
     "target_lock": "writers exclude each other through the target",
     "delete": "can delete",
+    "compare_and_set": "compares and writes in one step",
     "create_dataset": "creates missing datasets",
     "inferred_types": "types may be inferred from values",
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from apps.connectors.base import (
     DatasetSchema,
     ReadBatch,
     ReadRequest,
+    WriteSession,
 )
 from apps.connectors.errors import ConfigurationError
 from apps.connectors.files.selection import Selection
@@ -21,6 +23,7 @@ from apps.connectors.rest.client import RestClient
 from apps.connectors.rest.reading import DatasetApi, host_of
 from apps.connectors.rest.records import Page
 from apps.connectors.rest.settings import RestSettings
+from apps.connectors.rest.writing import RestWriteSession
 from apps.connectors.sql import connect_host, resolve_host, run_steps, unreachable
 
 
@@ -28,15 +31,21 @@ class RestConnector(Connector[RestSettings]):
     name = "rest"
     label = "REST API"
     settings_model = RestSettings
-    capabilities = Capabilities(cursor=True, inferred_types=True, batch_rows=500)
+    capabilities = Capabilities(
+        write=True,
+        cursor=True,
+        key_lookup=True,
+        server_assigned_keys=True,
+        returns_stored=True,
+        delete=True,
+        inferred_types=True,
+        compare_and_set=False,
+        batch_rows=500,
+    )
 
     def __init__(self, settings: RestSettings) -> None:
         super().__init__(settings)
-        datasets = settings.api.datasets.values()
-        self.capabilities = replace(
-            type(self).capabilities,
-            key_lookup=bool(datasets) and all(each.finds_keys for each in datasets),
-        )
+        self.capabilities = _capabilities(settings)
 
     def check(self) -> Iterator[CheckStep]:
         host, port = host_of(self.settings.api.url)
@@ -102,6 +111,11 @@ class RestConnector(Connector[RestSettings]):
                     return
                 yield from selection.batches(api.rows(page, needed))
 
+    def write_session(
+        self, dataset: DatasetSchema, *, lock: str, lease_seconds: Callable[[], float]
+    ) -> AbstractContextManager[WriteSession]:
+        return RestWriteSession(self.settings, dataset, lease_seconds)
+
     @staticmethod
     def _pages(api: DatasetApi, request: ReadRequest) -> Iterator[Page]:
         keys, cursor = request.keys, request.cursor
@@ -114,3 +128,20 @@ class RestConnector(Connector[RestSettings]):
         if cursor is not None and incremental is not None and incremental.field == cursor.field:
             return api.everything(cursor.after)
         return api.everything()
+
+
+def _capabilities(settings: RestSettings) -> Capabilities:
+    """What all of the declared datasets can do."""
+    datasets = list(settings.api.datasets.values())
+    written = [each for each in datasets if each.writable]
+    compared = [write for each in written for write in (each.update, each.delete) if write]
+    bulky = any(each.bulk_update for each in written)
+    return replace(
+        RestConnector.capabilities,
+        write=bool(written) and not settings.read_only,
+        delete=any(each.delete for each in written),
+        key_lookup=bool(datasets) and all(each.finds_keys for each in datasets),
+        server_assigned_keys=any(each.assigns_key for each in written),
+        returns_stored=bool(written) and all(each.tells_records for each in written),
+        compare_and_set=not bulky and all(write.if_match for write in compared),
+    )

@@ -28,7 +28,13 @@ from apps.connectors.rest.records import (
     rows_of,
     schema_of,
 )
-from apps.connectors.rest.templates import NoAddress, fill_path, fill_text, plain_text
+from apps.connectors.rest.templates import (
+    NoAddress,
+    fill_path,
+    fill_text,
+    is_address,
+    plain_text,
+)
 from apps.connectors.types import NeutralType
 
 KeyRow = dict[str, Any]
@@ -155,40 +161,43 @@ class DatasetApi:
         search = self.definition.search
         return by_key or (search is not None and wanted == set(search.fields))
 
-    def find(self, keys: pa.Table, fields: Sequence[FieldSchema]) -> Iterator[Page]:
+    def find(
+        self, keys: pa.Table, fields: Sequence[FieldSchema], *, tagged: bool = False
+    ) -> Iterator[Page]:
         """Records that may have one of these keys; the caller compares.
 
-        fields: those of `keys`. Reads everything where the API finds none.
+        fields: those of `keys`; tagged: ETags are wanted, which only single records have. Reads
+        everything where the API finds none.
         """
         if not self.can_find(keys.column_names):
             yield from self.everything()
             return
+        keys = keys.group_by(keys.column_names).aggregate([])
         rows, texts = key_rows(keys, fields)
         known = set(self.definition.key) == set(keys.column_names)
         if not known or not self.definition.finds_keys:
             pages = self._by_search(texts)
-        elif self.definition.by_keys is not None:
-            pages = self._by_list(texts)
-        else:
+        elif self.definition.by_keys is None or (tagged and self.definition.item):
             pages = self._one_by_one(rows, texts)
+        else:
+            pages = self._by_list(texts)
         for page in pages:
             yield self._present(page, set())
 
     def _one_by_one(
         self, rows: Sequence[KeyRow], texts: Sequence[Mapping[str, str | None]]
     ) -> Iterator[Page]:
+        if any(not is_address(self.definition.item, text) for text in texts):
+            yield from self.everything()
+            return
         wanted = iter(zip(rows, texts, strict=True))
         while some := list(islice(wanted, _FOUND_AT_A_TIME)):
             records = [self.item(row, text) for row, text in some]
             yield Page([r for r in records if r is not None], self.definition.item)
 
     def item(self, row: KeyRow, texts: Mapping[str, str | None]) -> Record | None:
-        """The record of a key, with its ETag; None where there is none."""
-        try:
-            path = fill_path(self.definition.item, texts)
-        except NoAddress:
-            return None
-        answer = self.client.get(path, {})
+        """The record of a key, with its ETag; None where there is none. Raises NoAddress."""
+        answer = self.client.get(fill_path(self.definition.item, texts), {})
         if answer.status in (404, 410):
             return None
         if not answer.ok:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -14,6 +14,8 @@ from apps.connectors.rest.definition import Definition
 from apps.connectors.rest.presets import preset
 from apps.connectors.rest.yaml_text import parse_yaml
 
+_DEFINITIONS_KEPT = 32
+
 _Exact = Annotated[str, StringConstraints(strip_whitespace=False)]
 Authentication = Literal[
     "", "none", "basic", "bearer", "api_key_header", "api_key_query", "hmac",
@@ -21,6 +23,12 @@ Authentication = Literal[
 ]  # fmt: skip
 _OWN_SETTINGS = ("url", "auth", "key_name", "token_url")
 _NAMED_KEY = ("api_key_header", "api_key_query")
+
+
+@lru_cache(_DEFINITIONS_KEPT)
+def _definition(text: str) -> Definition:
+    """A long text takes a while to check, and is checked for every operation."""
+    return parse_yaml(text, Definition)
 
 
 class RestSettings(ConnectorSettings):
@@ -123,7 +131,7 @@ class RestSettings(ConnectorSettings):
     @field_validator("definition")
     @classmethod
     def _usable(cls, value: str) -> str:
-        own = parse_yaml(value, Definition)
+        own = _definition(value)
         for name in _OWN_SETTINGS:
             if getattr(own, name):  # secrets go to the address that they were set for
                 raise ValueError(f"'{name}' is a setting of its own, and not a part of this text")
@@ -162,7 +170,7 @@ class RestSettings(ConnectorSettings):
     @cached_property
     def api(self) -> Definition:
         """The preset with what is set here in its place."""
-        own = parse_yaml(self.definition, Definition)
+        own = _definition(self.definition)
         base = preset(self.preset) if self.preset else Definition()
         given = {name: getattr(own, name) for name in own.model_fields_set}
         given["headers"] = {**base.headers, **own.headers}

@@ -41,6 +41,11 @@ def fill_path(path: str, values: Mapping[str, str | None]) -> str:
     return _PLACEHOLDER.sub(put, path)
 
 
+def is_address(path: str, values: Mapping[str, str | None]) -> bool:
+    """Whether a path can hold these values."""
+    return all(values.get(name) not in (None, *_NO_SEGMENTS) for name in placeholders(path))
+
+
 def fill_text(text: str, values: Mapping[str, str | None]) -> str:
     """A text with values in place of names; what has none is left out."""
     return _PLACEHOLDER.sub(lambda match: values.get(match[1]) or "", text)

@@ -6,9 +6,12 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.constructor import SafeConstructor
 
 MOST_CHARACTERS = 500_000
 _MOST_ERRORS = 5
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SCALARS = SafeConstructor()
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -38,11 +41,11 @@ def _compose(text: str) -> yaml.Node | None:
     if len(text) > MOST_CHARACTERS:
         raise YamlProblem(f"more than {MOST_CHARACTERS:,} characters")
     try:
-        for event in yaml.parse(text, yaml.SafeLoader):
+        for event in yaml.parse(text, _LOADER):
             if isinstance(event, yaml.AliasEvent):
                 line = event.start_mark.line + 1 if event.start_mark else 1
                 raise YamlProblem(f"line {line}: aliases are not allowed")
-        node: yaml.Node | None = yaml.compose(text, yaml.SafeLoader)
+        node: yaml.Node | None = yaml.compose(text, _LOADER)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise YamlProblem(f"line {line}: {error.problem or 'not YAML'}") from None
@@ -66,7 +69,7 @@ def _plain(node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item) for item in node.value]
     try:
-        return yaml.SafeLoader("").construct_object(node)
+        return _SCALARS.construct_object(node)
     except (yaml.YAMLError, ValueError):
         raise YamlProblem(f"line {node.start_mark.line + 1}: the value cannot be read") from None
 

@@ -84,6 +84,8 @@ class Api:
 
 class _Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = 1 << 16
     api: Api
 
     def log_message(self, *args: Any) -> None:
