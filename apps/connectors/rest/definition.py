@@ -169,6 +169,7 @@ class Write(Declared):
     """One kind of write. body: a template in which "{record}" stands for the written fields.
 
     record: JMESPath of the record in the answer; empty: the answer does not tell the record;
+    read_back: the answer tells the key, and the rest of the record has to be read;
     idempotency_header: the header under which a repeated create is recognised.
     """
 
@@ -178,6 +179,7 @@ class Write(Declared):
     record: str = ""
     idempotency_header: str = ""
     if_match: bool = False
+    read_back: bool = False
     params: dict[str, str] = {}
     whole: bool = False  # the fields that do not change have to be sent as well
 
@@ -232,6 +234,7 @@ class DatasetDefinition(Declared):
     tombstones: Tombstones | None = None
     item: str = ""
     item_record: str = "@"
+    item_params: dict[str, str] = {}
     by_keys: KeyLookup | None = None
     search: Search | None = None
     body: Literal["json", "form"] = "json"
@@ -319,10 +322,8 @@ class DatasetDefinition(Declared):
 
     @property
     def assigns_key(self) -> bool:
-        """Whether the API gives new records their keys, and tells them."""
-        return bool(self.key) and all(
-            name in self.fields and self.fields[name].assigned for name in self.key
-        )
+        """Whether the API gives new records their keys, or what a key has beside its parent's."""
+        return any(name in self.fields and self.fields[name].assigned for name in self.key)
 
 
 class Signing(Declared):

@@ -33,6 +33,7 @@ from apps.connectors.rest.templates import (
     fill_path,
     fill_text,
     is_address,
+    placeholders,
     plain_text,
 )
 from apps.connectors.types import NeutralType
@@ -197,12 +198,21 @@ class DatasetApi:
 
     def item(self, row: KeyRow, texts: Mapping[str, str | None]) -> Record | None:
         """The record of a key, with its ETag; None where there is none. Raises NoAddress."""
-        answer = self.client.get(fill_path(self.definition.item, texts), {})
+        path = fill_path(self.definition.item, texts)
+        answer = self.client.get(path, self.definition.item_params)
         if answer.status in (404, 410):
             return None
         if not answer.ok:
             raise AnswerUnusable(answer.problem(), where=answer.url)
         return self.record_of(answer, self.definition.item_record, row)
+
+    def read_back(self, record: Record) -> Record:
+        """A record that an answer told in part, as it is."""
+        names = placeholders(self.definition.item)
+        texts = {name: plain_text(getter(name, self.definition)(record)) for name in names}
+        if not names or not is_address(self.definition.item, texts):
+            return record
+        return self.item(dict(record.outer), texts) or record
 
     def record_of(self, answer: Answer, expression: str, row: KeyRow) -> Record | None:
         """The record that an answer holds; None where it holds none."""

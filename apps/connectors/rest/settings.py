@@ -17,6 +17,7 @@ from apps.connectors.rest.yaml_text import parse_yaml
 _DEFINITIONS_KEPT = 32
 
 _Exact = Annotated[str, StringConstraints(strip_whitespace=False)]
+Preset = Literal["", "github", "hubspot", "stripe"]
 Authentication = Literal[
     "", "none", "basic", "bearer", "api_key_header", "api_key_query", "hmac",
     "oauth2_client_credentials",
@@ -34,7 +35,7 @@ def _definition(text: str) -> Definition:
 class RestSettings(ConnectorSettings):
     location: ClassVar[tuple[str, ...]] = ("url", "preset")
 
-    preset: str = Field(
+    preset: Preset = Field(
         "",
         title="Preset",
         description="A well-known API that Lockstep comes with; what is set here goes before it.",
@@ -135,13 +136,6 @@ class RestSettings(ConnectorSettings):
         for name in _OWN_SETTINGS:
             if getattr(own, name):  # secrets go to the address that they were set for
                 raise ValueError(f"'{name}' is a setting of its own, and not a part of this text")
-        return value
-
-    @field_validator("preset")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value:
-            preset(value)
         return value
 
     @field_validator("url", "token_url")

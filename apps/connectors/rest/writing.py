@@ -242,7 +242,7 @@ class _Batch:
             except Interrupted:
                 answer = None
             if answer is not None and (answer.status != 412 or self._is_insert):
-                self._take(row, answer, write.record)
+                self._take(row, answer, write)
                 return
             if self._resolved(row):
                 return
@@ -274,25 +274,31 @@ class _Batch:
         self._standing[row] = Standing(fresh, known.texts)
         return True
 
-    def _take(self, row: int, answer: Answer, expression: str) -> None:
+    def _take(self, row: int, answer: Answer, write: Write | None) -> None:
         if answer.ok:
-            self._tell(row, answer, expression)
+            self._tell(row, answer, write)
         elif answer.status in (404, 410) and not self._is_insert:
             is_delete = self._batch.operation is Operation.DELETE
             self._prepared.settle(row, ALREADY if is_delete else GONE)
-        elif answer.status == 409 and self._is_insert and self._resolved(row):
-            return
+        elif self._is_taken(answer) and self._resolved(row):
+            self._prepared.settle(row, ALREADY)  # by another, unless it differs
         else:
             text = self._requests.hidden(row, answer.problem())
             self._prepared.settle(row, refused(answer, text))
 
-    def _tell(self, row: int, answer: Answer, expression: str) -> None:
+    def _is_taken(self, answer: Answer) -> bool:
+        """Whether a record of that key was created since it was looked up."""
+        return answer.status == 409 and self._is_insert and not self._batch.assigns_key
+
+    def _tell(self, row: int, answer: Answer, write: Write | None) -> None:
         """Keep what the answer tells of the record."""
         if self._batch.operation is Operation.DELETE:
             return
         record = None
-        if expression:
-            record = self._api.record_of(answer, expression, self._outer(row))
+        if write is not None and write.record:
+            record = self._api.record_of(answer, write.record, self._outer(row))
+            if record is not None and write.read_back:
+                record = self._api.read_back(record)
         elif self._is_insert and "Location" in answer.headers:
             there = self._api.client.get(answer.headers["Location"], {})
             if there.ok:
@@ -387,7 +393,7 @@ class _Batch:
     def _halve_bulk(self, rows: Sequence[int], answer: Answer) -> None:
         """What an API refuses as a whole is refused for some record."""
         if len(rows) == 1:
-            self._take(rows[0], answer, "")
+            self._take(rows[0], answer, None)
             return
         middle = len(rows) // 2
         self._send_bulk(rows[:middle])

@@ -67,7 +67,7 @@ def test_a_definition_is_written_as_text_or_as_it_is() -> None:
         ({"auth": "bearer"}, "needs a secret"),
         ({"auth": "api_key_header", "secret": "x"}, "needs 'key_name'"),
         ({"auth": "oauth2_client_credentials", "secret": "x"}, "needs 'token_url'"),
-        ({"preset": "nobody"}, "none of that name"),
+        ({"preset": "nobody"}, "preset"),
     ],
 )
 def test_settings_that_do_not_go_together(values: dict[str, Any], words: str) -> None:
