@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from django.core.management.base import CommandParser
 from django.db import DatabaseError, transaction
 from django.db.migrations.executor import MigrationExecutor
@@ -360,3 +361,18 @@ def test_the_audit_log_is_verified_in_words_and_in_json(tmp_path: Path):
         assert missing.code == 1
         assert missing.json["error"]["code"] == "audit.checkpoints_unreadable"
         assert AuditEvent.objects.order_by("-id")[0].actor_label.startswith("command line (")
+
+
+def test_a_rest_source_is_proposed_from_an_openapi_document(tmp_path: Path) -> None:
+    document = Path(__file__).parents[1] / "connectors" / "rest" / "shop.openapi.yaml"
+
+    answer = Answer("source", "propose-rest", str(document))
+    assert answer.code == 0
+    assert answer.out.startswith("# Set 'secret'")
+    assert yaml.safe_load(answer.out)["definition"]["datasets"]["shops"]["key"] == ["id"]
+
+    as_json = Answer("source", "propose-rest", str(document), "--json").json
+    assert as_json["settings"]["url"] == "https://shop.example.org/api/v2"
+
+    missing = Answer("source", "propose-rest", str(tmp_path / "none.yaml"), "--json")
+    assert (missing.code, missing.json["error"]["code"]) == (1, "configuration.invalid")

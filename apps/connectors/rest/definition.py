@@ -293,7 +293,7 @@ class DatasetDefinition(Declared):
         if not self.key or not self.fields:
             raise ValueError("what is written needs 'key' and 'fields'")
         for name, field in self.fields.items():
-            if not field.read_only and PlainPath.parse(field.path or name) is None:
+            if not field.read_only and PlainPath.of(name, field.path) is None:
                 raise ValueError(f"field '{name}': the path is no plain one: make it read_only")
         for place, write in (("update", self.update), ("delete", self.delete)):
             strange = set(placeholders(write.path)) - set(self.names) if write else set()

@@ -118,14 +118,14 @@ class Requests:
     ) -> None:
         for name, value in values.items():
             field = self._definition.fields.get(name)
-            path = PlainPath.parse((field.path if field else "") or name)
-            if field is not None and path is not None and not (leave_out_empty and value is None):
+            path = PlainPath.of(name, field.path) if field is not None else None
+            if path is not None and not (leave_out_empty and value is None):
                 path.write(record, value)
 
     def _whole(self, current: Record) -> dict[str, Any]:
         record: dict[str, Any] = {}
         for name, field in self._definition.fields.items():
-            path = PlainPath.parse(field.path or name)
+            path = PlainPath.of(name, field.path)
             if path is not None and not field.read_only:
                 path.write(record, path.read(current.value))
         return record
@@ -134,8 +134,8 @@ class Requests:
         record: dict[str, Any] = {}
         for name in self._definition.key:
             field = self._definition.fields.get(name)
-            path = PlainPath.parse((field.path if field else "") or name)
-            if field is not None and path is not None:
+            path = PlainPath.of(name, field.path) if field is not None else None
+            if path is not None:
                 path.write(record, path.read(current.value))
         return record
 

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
-_PART = re.compile(r"[^.\[\]\"'`@*?|&(){}\s]+")
+_PART = re.compile(r'"([^"\\]+)"|([A-Za-z_][A-Za-z0-9_]*)')
 _NO_SEGMENTS = ("", ".", "..")
 
 
@@ -110,10 +110,24 @@ class PlainPath:
     parts: tuple[str, ...]
 
     @classmethod
+    def of(cls, name: str, path: str) -> PlainPath | None:
+        """Where a field stands: under its name, unless it has a path."""
+        return cls.parse(path) if path else cls((name,))
+
+    @classmethod
     def parse(cls, text: str) -> PlainPath | None:
         """None where the expression is anything else."""
-        parts = tuple(part.strip('"') for part in text.split("."))
-        return cls(parts) if all(_PART.fullmatch(part) for part in parts) else None
+        parts: list[str] = []
+        position = 0
+        while match := _PART.match(text, position):
+            parts.append(match[1] or match[2])
+            position = match.end()
+            if position == len(text):
+                return cls(tuple(parts))
+            if text[position] != ".":
+                return None
+            position += 1
+        return None
 
     def read(self, record: Any) -> Any:
         """The value in a record; None where there is none."""

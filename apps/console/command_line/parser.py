@@ -73,6 +73,11 @@ def _sources(verbs: Verbs) -> None:
     text = "Read what a source holds, and report what has changed there."
     verb = _verb(verbs, "discover", "sources:discover", text)
     verb.add_argument("source", metavar="SOURCE")
+    parser = _tell_machines(verbs.add_parser("source", help="Propose the settings of a source."))
+    source = parser.add_subparsers(metavar="VERB", required=True)
+    text = "Print what an OpenAPI 3 document says of an API, as settings of a REST source."
+    verb = _verb(source, "propose-rest", "sources:propose_rest", text)
+    verb.add_argument("file", metavar="FILE", type=Path, help="the document, JSON or YAML")
 
 
 def _runs(verbs: Verbs) -> None:

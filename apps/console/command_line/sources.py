@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 
 from apps.connectors.base import StepStatus
+from apps.connectors.errors import ConfigurationError
+from apps.connectors.rest.openapi import propose_from
 from apps.console.command_line.naming import find_source
 from apps.console.command_line.output import DONE, FAILED, Output
 from apps.sources import services
@@ -30,6 +32,26 @@ def check(arguments: Namespace, output: Output) -> int:
         remedy = f" {step.remedy}" if step.remedy else ""
         output.line(f"{_SIGNS[step.status]}  {step.name:<8}  {step.message}{remedy}")
     return FAILED if failed else DONE
+
+
+def propose_rest(arguments: Namespace, output: Output) -> int:
+    try:
+        text = arguments.file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ConfigurationError(
+            f"the document cannot be read: {reason}", where=str(arguments.file)
+        ) from None
+    proposal = propose_from(text)
+    output.result(
+        {
+            "settings": proposal.settings,
+            "definition": {"datasets": proposal.datasets},
+            "notes": proposal.notes,
+        }
+    )
+    output.line(proposal.as_yaml().rstrip())
+    return DONE if proposal.datasets else FAILED
 
 
 def discover(arguments: Namespace, output: Output) -> int:

@@ -131,7 +131,6 @@ class RestHarness(Harness):
         fields = {
             each.name: {
                 "type": str(each.type),
-                "path": f'"{each.name}"' if each.name.isidentifier() else "",
                 "required": not each.nullable,
                 "assigned": assigns and each.name in dataset.key,
             }
