@@ -374,7 +374,7 @@ def _patience(answer: Answer, *, is_limited: bool) -> float | None:
 
 def _backoff(attempt: int) -> float:
     pause = min(_FIRST_PAUSE * 2.0**attempt, _LONGEST_PAUSE)
-    return pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads workers, keeps no secret
+    return pause * random.uniform(0.5, 1.0)  # noqa: S311  # nosec B311  # spreads workers, keeps no secret
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
