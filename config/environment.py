@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import secrets
 import tempfile
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import (
     BeforeValidator,
@@ -26,11 +23,13 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from apps.connectors.outbound.networks import AllowedNetworks
+from config.kept_secrets import kept_secret, new_key_line, new_secret
 from config.own_services import (
     LOOPBACK,
     broker_is_guarded,
     broker_tls,
     database_is_guarded,
+    postgresql_database,
     without_tls_options,
 )
 
@@ -156,7 +155,7 @@ class Environment(BaseSettings):
     @model_validator(mode="after")
     def _can_be_read(self) -> Environment:
         if self.database_url:
-            _postgresql(self.database_url.get_secret_value())
+            postgresql_database(self.database_url.get_secret_value())
         if self.encryption_key_file and not self.encryption_key_file.is_file():
             raise ValueError("LOCKSTEP_ENCRYPTION_KEY_FILE names no file")
         self.outbound_networks()
@@ -297,7 +296,7 @@ class Environment(BaseSettings):
     def django_secret_key(self) -> str:
         if self.secret_key:
             return self.secret_key.get_secret_value()
-        return _kept_secret(self.data_dir / "secrets" / "django_secret_key", _new_secret)
+        return kept_secret(self.data_dir / "secrets" / "django_secret_key", new_secret)
 
     def encryption_key_text(self) -> str:
         """Lines `id:base64` of the local key-encryption keys; embedded: made at first use.
@@ -311,7 +310,7 @@ class Environment(BaseSettings):
         kept = self.data_dir / "secrets" / "encryption_keys"
         if self.key_provider is not KeyProviderName.LOCAL and not kept.exists():
             return ""
-        return _kept_secret(kept, _new_key_line)
+        return kept_secret(kept, new_key_line)
 
     def django_database(self) -> dict[str, object]:
         if self.database_url is None:
@@ -327,7 +326,7 @@ class Environment(BaseSettings):
                     ),
                 },
             }
-        return _postgresql(self.database_url.get_secret_value())
+        return postgresql_database(self.database_url.get_secret_value())
 
     def audit_checkpoints(self) -> Path:
         """The file that the seals of the audit log are told to."""
@@ -362,52 +361,3 @@ def _mistake(detail: ErrorDetails) -> str:
     name = "".join(f"LOCKSTEP_{part}".upper() for part in detail["loc"][:1])
     text = detail["msg"].removeprefix("Value error, ")
     return f"{name}: {text}" if name else text
-
-
-def _postgresql(url: str) -> dict[str, object]:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # its text would show a part of the password
-        raise ValueError("DATABASE_URL: write special characters of the password as %XX") from None
-    if parts.scheme not in ("postgres", "postgresql"):
-        raise ValueError("DATABASE_URL must begin with postgresql://")
-    name = unquote(parts.path.lstrip("/"))
-    if not name:
-        raise ValueError("DATABASE_URL must end with the name of a database")
-    return {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": name,
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": unquote(parts.hostname or ""),
-        "PORT": str(port or ""),
-        "OPTIONS": dict(parse_qsl(parts.query)),
-        "CONN_MAX_AGE": 60,
-        "CONN_HEALTH_CHECKS": True,
-    }
-
-
-def _new_secret() -> str:
-    return secrets.token_urlsafe(64)
-
-
-def _new_key_line() -> str:
-    return f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}\n"
-
-
-def _kept_secret(path: Path, make: Callable[[], str]) -> str:
-    """The secret in `path`; made there, readable by its owner alone, when there is none."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(make())
-        try:
-            os.link(draft, path)  # the first process wins; all read the same secret
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    return path.read_text(encoding="ascii")

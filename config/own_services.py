@@ -46,6 +46,31 @@ def database_is_guarded(url: str) -> bool:
     return all(map(is_here, hosts)) or options.get("sslmode") in CHECKED_MODES
 
 
+def postgresql_database(url: str) -> dict[str, object]:
+    """What Django takes, from an address. Raises ValueError, which shows no password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # its text would show a part of the password
+        raise ValueError("DATABASE_URL: write special characters of the password as %XX") from None
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ValueError("DATABASE_URL must begin with postgresql://")
+    name = unquote(parts.path.lstrip("/"))
+    if not name:
+        raise ValueError("DATABASE_URL must end with the name of a database")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": name,
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": unquote(parts.hostname or ""),
+        "PORT": str(port or ""),
+        "OPTIONS": dict(parse_qsl(parts.query)),
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+    }
+
+
 def broker_is_guarded(url: str) -> bool:
     """Likewise for the broker, and for each of several with `;` between them."""
     return all(_one_broker_is_guarded(urlsplit(one)) for one in url.split(";"))

@@ -187,7 +187,7 @@ AXES_COOLOFF_TIME = timedelta(minutes=ENVIRONMENT.sign_in_lock_minutes)
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_RESET_ON_SUCCESS = True
 AXES_CLIENT_IP_CALLABLE = "apps.core.addresses.client_address"
-AXES_LOCKOUT_TEMPLATE = "lockstep/sign_in/locked.html"
+AXES_LOCKOUT_CALLABLE = "apps.accounts.locks.locked_out"
 AXES_DISABLE_ACCESS_LOG = True
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False

@@ -7,8 +7,10 @@ from typing import Any
 from axes.attempts import get_cool_off_threshold
 from axes.handlers.database import AxesDatabaseHandler
 from axes.models import AccessAttempt
+from django.conf import settings
 from django.db.models import Sum
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 
 from apps.audit.services import name_digest
 
@@ -20,6 +22,16 @@ def name_for_locks(request: HttpRequest, credentials: dict[str, Any] | None = No
     """What failures are counted under: a keyed hash, because people type passwords there, too."""
     typed = (credentials or {}).get("username") or request.POST.get("username") or ""
     return name_digest(str(typed))
+
+
+def locked_out(
+    request: HttpRequest, response: HttpResponse | None, credentials: dict[str, Any] | None
+) -> HttpResponse:
+    """The answer to who is locked, and when it is worth trying again."""
+    seconds = int(settings.AXES_COOLOFF_TIME.total_seconds())
+    page = render(request, "lockstep/sign_in/locked.html", status=429)
+    page["Retry-After"] = str(seconds)
+    return page
 
 
 class SignInHandler(AxesDatabaseHandler):  # type: ignore[misc]

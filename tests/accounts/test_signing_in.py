@@ -212,6 +212,7 @@ def test_wrong_passwords_lock_the_name_for_the_address(client, app, later, heard
 
     assert heard == ["failed"] * 5
     assert answer.status_code == 429
+    assert answer["Retry-After"] == "900"
     assert log_in(client, "root").status_code == 429
     later(minutes=16)
     assert log_in(client, "root").status_code == 302
