@@ -5,6 +5,7 @@ Neither sessions nor passwords open the API, so it needs no protection against f
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
@@ -21,12 +22,12 @@ from apps.core.addresses import client_address
 REALM = 'Bearer realm="lockstep"'
 
 
+@dataclass(frozen=True, slots=True)
 class Credential:
     """What a request acts by. name: in bookkeeping; scopes: what it allows."""
 
-    def __init__(self, name: str, scopes: frozenset[str]) -> None:
-        self.name = name
-        self.scopes = scopes
+    name: str
+    scopes: frozenset[str]
 
 
 class BearerAuthentication(BaseAuthentication):

@@ -112,8 +112,9 @@ class ShownRule(RuleConfiguration):
     updated_at = serializers.DateTimeField()
 
     def get_version(self, rule: Rule) -> int | None:
-        numbers = [version.number for version in rule.versions.all()]
-        return max(numbers, default=None)
+        if hasattr(rule, "latest_version"):
+            return rule.latest_version
+        return rule.current_version.number if rule.current_version else None
 
 
 class GivenCheck(serializers.ModelSerializer):

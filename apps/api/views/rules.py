@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -172,7 +172,8 @@ class Rules(Resource):
 
 
 def _whole(request: Request) -> QuerySet[Rule]:
-    return rules(request.user).prefetch_related("checks", "field_policies", "versions")
+    rows = rules(request.user).prefetch_related("checks", "field_policies")
+    return rows.annotate(latest_version=Max("versions__number"))
 
 
 def _shown(rule: Rule, asked: dict[str, Any]) -> Response:
