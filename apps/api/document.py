@@ -10,7 +10,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views import View
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiYamlRenderer
+from drf_spectacular.utils import extend_schema
 from drf_spectacular.validation import validate_schema
+from drf_spectacular.views import SpectacularSwaggerSplitView
+
+from apps.core.middleware import content_policy
 
 KEPT = Path(settings.BASE_DIR) / "docs" / "reference" / "openapi.yaml"
 
@@ -32,3 +36,19 @@ class Document(View):
 
     def get(self, request: HttpRequest) -> HttpResponse:
         return JsonResponse(document())
+
+
+class InteractiveDocument(SpectacularSwaggerSplitView):  # type: ignore[misc]
+    """The page that shows it, and on which operations are tried."""
+
+    url_name = "api:openapi"
+    authentication_classes = ()
+    permission_classes = ()
+
+    @extend_schema(exclude=True)
+    def get(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Swagger UI writes styles into its page; scripts come from our own files alone."""
+        answer: HttpResponse = super().get(request, *args, **kwargs)
+        styles = (("style-src", "'self' 'unsafe-inline'"), ("style-src-attr", "'unsafe-inline'"))
+        answer.headers["Content-Security-Policy"] = content_policy(changed=styles)
+        return answer

@@ -6,9 +6,8 @@ from typing import Any
 
 from django.contrib import admin
 from django.urls import URLPattern, path, re_path
-from drf_spectacular.views import SpectacularSwaggerSplitView
 
-from apps.api.document import Document
+from apps.api.document import Document, InteractiveDocument
 from apps.api.explaining import problem
 from apps.api.problems import not_there
 from apps.api.views.audit import Audit
@@ -64,14 +63,6 @@ urlpatterns = [
     _at("audit/<uuid:id>", Audit, get="retrieve"),
     path("v1/problems/<str:code>", problem, name="problem"),
     path("v1/openapi.json", admin.site.admin_view(Document.as_view()), name="openapi"),
-    path(
-        "v1/docs",
-        admin.site.admin_view(
-            SpectacularSwaggerSplitView.as_view(
-                url_name="api:openapi", authentication_classes=[], permission_classes=[]
-            )
-        ),
-        name="docs",
-    ),
+    path("v1/docs", admin.site.admin_view(InteractiveDocument.as_view()), name="docs"),
     re_path(r"", not_there, name="nowhere"),  # whatever follows
 ]

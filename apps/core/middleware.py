@@ -72,8 +72,11 @@ class SecurityHeadersMiddleware:
 
 
 @cache
-def content_policy(*, is_admin: bool) -> str:
-    """The Content-Security-Policy of the admin's pages, or of all others."""
+def content_policy(*, is_admin: bool = False, changed: tuple[tuple[str, str], ...] = ()) -> str:
+    """The Content-Security-Policy of the admin's pages, or of all others.
+
+    changed: directives that one page needs otherwise, with their sources.
+    """
     directives = {
         "default-src": "'none'",
         "script-src": "'self' 'unsafe-eval'" if is_admin else "'self'",
@@ -87,6 +90,7 @@ def content_policy(*, is_admin: bool) -> str:
         "frame-ancestors": "'none'",
         "base-uri": "'none'",
     }
+    directives |= dict(changed)
     return "; ".join(f"{name} {sources}" for name, sources in directives.items())
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -23,6 +24,7 @@ from apps.api.authentication import is_in_clear
 from apps.api.models import OAuthClient
 from apps.audit.actions import Act
 from apps.audit.services import record
+from apps.core.middleware import content_policy
 
 
 class ConsentView(AuthorizationView):  # type: ignore[misc]
@@ -53,7 +55,17 @@ class ConsentView(AuthorizationView):  # type: ignore[misc]
         """With the frame of our pages, where the library says what is wrong as well."""
         frame = {**admin.site.each_context(self.request), "title": "Let a program in?"}
         answer: HttpResponse = super().render_to_response({**frame, **context}, **kwargs)
+        answer.headers["Content-Security-Policy"] = self._content_policy()
         return answer
+
+    def _content_policy(self) -> str:
+        """That of the admin, whose frame the page has. The answer to the form leads to the client,
+        which browsers count as the form's action."""
+        back = urlsplit(getattr(self, "oauth2_data", {}).get("redirect_uri") or "")
+        if not back.netloc:
+            return content_policy(is_admin=True)
+        forms = ("form-action", f"'self' {back.scheme}://{back.netloc}")
+        return content_policy(is_admin=True, changed=(forms,))
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         context: dict[str, Any] = super().get_context_data(**kwargs)
