@@ -13,14 +13,10 @@ of one server are never shown to another.
 
 from __future__ import annotations
 
-import csv
-import io
 import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -28,17 +24,16 @@ import requests
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
 
 from apps.connectors.errors import (
-    ConfigurationError,
     ConnectionLost,
     LockstepError,
-    PermissionRefused,
     SignInRefused,
     TargetBusy,
     TlsFailed,
     Unreachable,
 )
-from apps.connectors.files.json_text import NotJson, dump, parse
+from apps.connectors.files.json_text import dump
 from apps.connectors.outbound.http import checked_session
+from apps.connectors.rest.answers import Answer, AnswerUnusable, judged, patience
 from apps.connectors.rest.kept import keep, kept, name_of
 from apps.connectors.rest.settings import RestSettings
 from apps.connectors.rest.signing import OAuthSigner, Signer, simple_signer
@@ -50,13 +45,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 10.0  # seconds
 _TOTAL_TIMEOUTS = 10  # an answer that trickles in is given up after so many timeouts
 _DEADLINE_SHARE = 0.8  # of what is left of a lease
 _PASSING = (500, 502, 503, 504)
-
-
-class AnswerUnusable(ConfigurationError):
-    """The server answers, but not with what an API of this definition would."""
-
-    code = "source.answer_unusable"
-    default_remedy = "Check the base address, the path and the paging of the dataset."
 
 
 class Interrupted(ConnectionLost):
@@ -77,66 +65,6 @@ class Call:
     body: Any = None
     form: bool = False
     repeatable: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back, whole. url: without its query, which may hold a key."""
-
-    status: int
-    headers: Mapping[str, str]
-    data: bytes
-    url: str
-
-    @property
-    def ok(self) -> bool:
-        return 200 <= self.status < 300
-
-    @property
-    def content_type(self) -> str:
-        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-    def json(self) -> Any:
-        """The parsed body. Raises AnswerUnusable."""
-        if self.content_type in ("text/html", "application/xhtml+xml"):
-            raise AnswerUnusable(
-                f"the server answers with a web page ({self.content_type}) instead of JSON",
-                where=self.url,
-            )
-        try:
-            return parse(self.data.decode("utf-8-sig"))
-        except (UnicodeDecodeError, NotJson) as error:
-            reason = error if isinstance(error, NotJson) else "it is not UTF-8"
-            raise AnswerUnusable(f"the answer is not JSON: {reason}", where=self.url) from None
-
-    def csv(self) -> list[dict[str, str | None]]:
-        """The records of a CSV body with a header. Raises AnswerUnusable."""
-        if self.content_type in ("text/html", "application/json"):
-            raise AnswerUnusable(
-                f"the server answers with {self.content_type} instead of CSV", where=self.url
-            )
-        try:
-            reader = csv.DictReader(io.StringIO(self.data.decode("utf-8-sig")), strict=True)
-            records = [dict(row) for row in reader]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise AnswerUnusable(f"the answer is not CSV: {error}", where=self.url) from None
-        if any(None in row or None in row.values() for row in records):
-            raise AnswerUnusable("a line has too many or too few cells", where=self.url)
-        return records
-
-    def problem(self) -> str:
-        """What the API says of a refusal, for people; at most 300 characters."""
-        try:
-            body = self.json()
-        except AnswerUnusable:
-            body = None
-        for name in ("message", "error_description", "detail", "title", "error"):
-            said = body.get(name) if isinstance(body, dict) else None
-            if isinstance(said, dict):
-                said = said.get("message")
-            if isinstance(said, str) and said:
-                return f"HTTP {self.status}: {said[:300]}"
-        return f"HTTP {self.status}"
 
 
 class RestClient:
@@ -200,9 +128,9 @@ class RestClient:
             if answer.status == 401 and not renewed and self._signer.renew():
                 renewed = True
                 continue
-            patience = _patience(answer, is_limited=self._free_at > time.time())
-            if patience is not None:
-                self._wait(answer, patience or _backoff(attempt), is_last)
+            seconds = patience(answer, is_limited=self._free_at > time.time())
+            if seconds is not None:
+                self._wait(answer, seconds or _backoff(attempt), is_last)
             elif answer.status in _PASSING:
                 if not call.repeatable:
                     raise Interrupted(
@@ -212,7 +140,7 @@ class RestClient:
                     raise ConnectionLost(answer.problem(), where=answer.url)
                 self._pause(_backoff(attempt))
             else:
-                return _judged(answer)
+                return judged(answer)
         raise SignInRefused("the API refuses the credentials again and again", where=self._base)
 
     def _once(self, call: Call) -> Answer:
@@ -339,37 +267,6 @@ class RestClient:
         except (requests.exceptions.RequestException, HTTPError, OSError) as error:
             raise Unreachable(f"no token was given ({_kind(error)})", where=url) from None
         return answer.status, (answer.json() if answer.data else None)
-
-
-def _judged(answer: Answer) -> Answer:
-    if answer.status == 401:
-        raise SignInRefused(answer.problem(), where=answer.url)
-    if answer.status == 403:
-        raise PermissionRefused(answer.problem(), where=answer.url)
-    if 300 <= answer.status < 400 and answer.status != 304:
-        target = urlsplit(answer.headers.get("Location", "")).hostname or "another path"
-        raise AnswerUnusable(
-            f"the server redirects to {target} (HTTP {answer.status})",
-            where=answer.url,
-            remedy="Give the address that it redirects to, if that is the API.",
-        )
-    return answer
-
-
-def _patience(answer: Answer, *, is_limited: bool) -> float | None:
-    """Seconds to wait before the request is sent again; 0: unknown, None: no need to."""
-    asked = answer.headers.get("Retry-After", "").strip()
-    waits = answer.status == 429 or (answer.status in (403, 503) and bool(asked))
-    if not waits:
-        return 0.001 if answer.status == 403 and is_limited else None
-    if asked.isdigit():
-        return min(float(asked), 1e9)
-    try:
-        moment = parsedate_to_datetime(asked)
-    except (TypeError, ValueError):
-        return 0.0
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def _backoff(attempt: int) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 if TYPE_CHECKING:
-    from apps.connectors.rest.client import Answer
+    from apps.connectors.rest.answers import Answer
     from apps.connectors.rest.settings import RestSettings
 
 _MOST_BYTES = 16 << 20

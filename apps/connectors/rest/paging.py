@@ -24,7 +24,8 @@ from requests.utils import parse_header_links
 
 from apps.connectors.base import RawRejection
 from apps.connectors.errors import DatasetMissing, SourceChanged
-from apps.connectors.rest.client import Answer, AnswerUnusable, RestClient
+from apps.connectors.rest.answers import Answer, AnswerUnusable
+from apps.connectors.rest.client import RestClient
 from apps.connectors.rest.definition import DatasetDefinition
 from apps.connectors.rest.records import Page, Record, SeenKeys, found, getter, key_texts, rejected
 from apps.connectors.rest.templates import plain_text

@@ -15,9 +15,11 @@ from apps.connectors.errors import ConfigurationError, DatasetMissing, FieldMiss
 from apps.connectors.files.conversion import to_json_fragments, to_text
 from apps.connectors.files.json_text import parse
 from apps.connectors.files.rows import Rows
-from apps.connectors.rest.client import Answer, AnswerUnusable, RestClient
-from apps.connectors.rest.definition import DatasetDefinition, Definition, Incremental
+from apps.connectors.rest.answers import Answer, AnswerUnusable
+from apps.connectors.rest.client import RestClient
+from apps.connectors.rest.definition import DatasetDefinition, Definition
 from apps.connectors.rest.paging import Listing
+from apps.connectors.rest.parts import Incremental
 from apps.connectors.rest.records import (
     Page,
     Record,

@@ -16,7 +16,8 @@ from apps.connectors.files.conversion import from_json, from_text
 from apps.connectors.files.inference import infer_json, infer_text
 from apps.connectors.files.json_text import dump
 from apps.connectors.files.rows import RAW_LIMIT, Rows, collect
-from apps.connectors.rest.definition import DatasetDefinition, FieldDefinition
+from apps.connectors.rest.definition import DatasetDefinition
+from apps.connectors.rest.parts import FieldDefinition
 from apps.connectors.rest.templates import PlainPath
 from apps.connectors.types import NeutralType
 

@@ -12,9 +12,11 @@ import pyarrow as pa
 from apps.connectors.base import DatasetSchema, Operation, WriteProblem
 from apps.connectors.files.conversion import to_json_fragments, to_text
 from apps.connectors.files.json_text import parse
-from apps.connectors.rest.client import Answer, AnswerUnusable, Call
-from apps.connectors.rest.definition import BulkWrite, DatasetDefinition, Write
+from apps.connectors.rest.answers import Answer, AnswerUnusable
+from apps.connectors.rest.client import Call
+from apps.connectors.rest.definition import DatasetDefinition
 from apps.connectors.rest.looking import Standing
+from apps.connectors.rest.parts import BulkWrite, Write
 from apps.connectors.rest.reading import DatasetApi, KeyRow
 from apps.connectors.rest.records import Record, found
 from apps.connectors.rest.templates import (

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-
-import pyarrow as pa
+from urllib.parse import urljoin
 
 from apps.connectors.base import (
     ChangeBatch,
@@ -26,49 +24,33 @@ from apps.connectors.base import (
     Fence,
     Note,
     Operation,
-    WriteProblem,
     WriteResult,
     WriteSession,
-    WriteStatus,
 )
 from apps.connectors.errors import ConfigurationError
-from apps.connectors.rest.client import Answer, Call, Interrupted, RestClient
-from apps.connectors.rest.definition import Write
+from apps.connectors.rest.answers import Answer
+from apps.connectors.rest.batch import Batch
+from apps.connectors.rest.client import Call, Interrupted, RestClient
 from apps.connectors.rest.looking import (
-    Looked,
     Standing,
-    look_at,
-    look_through,
-    look_up,
 )
+from apps.connectors.rest.parts import Write
 from apps.connectors.rest.reading import DatasetApi
 from apps.connectors.rest.records import Record, found
 from apps.connectors.rest.sending import (
     NoAddress,
-    Requests,
-    Written,
     bulk_error,
     no_such_write,
     outcomes_of,
     refused,
 )
 from apps.connectors.rest.settings import RestSettings
-from apps.connectors.returning import Found, standing
 from apps.connectors.sql import find_fields
-from apps.connectors.sql_returning import (
-    complete_rows,
-    judge_doubtful,
-    judge_matches,
-    recognise_moved,
-    result_of,
-)
 from apps.connectors.sql_writing import (
     ALREADY,
     GONE,
     STALE,
     PreparedBatch,
-    equal_rows,
-    judge,
     prepare,
     rejected,
 )
@@ -76,12 +58,6 @@ from apps.connectors.sql_writing import (
 _FENCE_SECONDS = 1.0
 _TRIES = 3
 BROKEN_OFF = "the API breaks off this request again and again"
-IN_DOUBT = WriteProblem(
-    WriteStatus.IN_DOUBT,
-    "record.in_doubt",
-    "The connection broke while the record was created, and it cannot be looked up.",
-)
-UNTOLD = rejected("record.unreadable", "The record was written, but cannot be read back.")
 
 
 class RestWriteSession(WriteSession):
@@ -117,7 +93,7 @@ class RestWriteSession(WriteSession):
     ) -> WriteResult:
         find_fields(self._current, returning)
         prepared = prepare(batch, self._current)
-        work = _Batch(self._api, self._current, batch, prepared, fence)
+        work = _Writing(self._api, self._current, batch, prepared, fence)
         work.look()
         if note is not None:
             note(prepared.result())
@@ -126,8 +102,8 @@ class RestWriteSession(WriteSession):
         return work.result(returning)
 
 
-class _Batch:
-    """One batch on its way. `final` holds, by change, the record as the API has it at last."""
+class _Writing(Batch):
+    """Sends what is pending. fence: see `WriteSession.apply`."""
 
     def __init__(
         self,
@@ -137,70 +113,9 @@ class _Batch:
         prepared: PreparedBatch,
         fence: Fence,
     ) -> None:
-        self._api = api
-        self._definition = api.definition
-        self._current = current
-        self._batch = batch
-        self._prepared = prepared
+        super().__init__(api, current, batch, prepared)
         self._fence = fence
         self._fenced_at = time.monotonic()
-        self._requests = Requests(api, Written.of(prepared.after, current, prepared.num_rows))
-        self._standing: dict[int, Standing] = {}
-        self._final: dict[int, Record] = {}
-        self._is_insert = batch.operation is Operation.INSERT
-
-    # Looking and judging.
-
-    def look(self) -> None:
-        """Settle what needs no write, or must not be written."""
-        if self._batch.assigns_key:
-            self._look_for_new()
-            return
-        rows = self._prepared.pending()
-        looked = look_up(self._api, self._current, self._prepared.key, rows, self._names())
-        for row in looked.found.unreadable:
-            self._prepared.settle(row, STALE)
-        judge(self._prepared, looked.found.records, self._prepared.after)
-        recognise_moved(self._prepared, self._look_for_moved)
-        self._keep(looked)
-
-    def _names(self) -> list[str]:
-        before, after = self._prepared.before, self._prepared.after
-        return [*before.column_names, *after.column_names]
-
-    def _keep(self, looked: Looked) -> None:
-        self._standing |= looked.standing
-        for row, problem in self._prepared.exceptions.items():
-            if problem.status is WriteStatus.ALREADY and row in looked.standing:
-                self._final[row] = looked.standing[row].record
-
-    def _look_for_moved(self, rows: list[int], names: Sequence[str]) -> Found:
-        moved = self._prepared.after.select(self._prepared.key.column_names)
-        looked = look_up(self._api, self._current, moved, rows, names)
-        self._final |= {row: each.record for row, each in looked.standing.items()}
-        return looked.found
-
-    def _look_for_new(self) -> None:
-        prepared = self._prepared
-        if self._batch.match:
-            rows = complete_rows(prepared, self._batch.match)
-            keys = prepared.after.select(list(self._batch.match))
-            names = prepared.after.column_names
-            looked = look_up(self._api, self._current, keys, rows, names)
-            numbers = pa.array(looked.found.numbers, pa.int64())
-            same = equal_rows(prepared.after.take(numbers), looked.found.records.select(names))
-            hits = list(zip(looked.found.numbers, range(len(same)), same, strict=True))
-            hits += [(row, -1, False) for row in looked.found.unreadable]
-            judge_matches(prepared, hits)
-            self._keep(looked)
-        if self._batch.in_doubt:
-            rows = prepared.pending()
-            through, keys_found = look_through(self._api, self._current, prepared.after, rows)
-            numbered = zip(through.found.numbers, keys_found, strict=True)
-            judge_doubtful(prepared, [(row, key, True) for row, key in numbered])
-            self._keep(through)
-
-    # Writing.
 
     def write(self) -> None:
         """Send what is pending."""
@@ -300,62 +215,13 @@ class _Batch:
             if record is not None and write.read_back:
                 record = self._api.read_back(record)
         elif self._is_insert and "Location" in answer.headers:
-            there = self._api.client.get(answer.headers["Location"], {})
+            address = urljoin(answer.url, answer.headers["Location"])
+            there = self._api.client.get(address, {})
             if there.ok:
                 item = self._definition.item_record
                 record = self._api.record_of(there, item, self._outer(row))
         if record is not None:
             self._final[row] = record
-
-    def _outer(self, row: int) -> dict[str, object]:
-        if row in self._standing:
-            return dict(self._standing[row].record.outer)
-        after, parent = self._prepared.after, self._definition.parent
-        names = [n for n in (parent.fields if parent else ()) if n in after.column_names]
-        return {name: after.column(name)[row].as_py() for name in names}
-
-    def _resolved(self, row: int) -> bool:
-        """Find out what became of a request; False: it did nothing, and may be sent again."""
-        prepared, names = self._prepared, self._names()
-        if self._batch.assigns_key:
-            return self._resolved_new(row)
-        keys = prepared.key
-        looked = look_up(self._api, self._current, keys, [row], names)
-        again = replace(prepared, exceptions=dict.fromkeys(range(prepared.num_rows), ALREADY))
-        del again.exceptions[row]
-        judge(again, looked.found.records, prepared.after)
-        recognise_moved(again, self._look_for_moved)
-        problem = again.exceptions.get(row)
-        if problem is None:
-            self._standing |= looked.standing
-            return False
-        if problem.status is WriteStatus.ALREADY:  # it is what this request was to do
-            self._final |= {row: s.record for row, s in looked.standing.items()}
-        else:
-            prepared.settle(row, problem)
-        return True
-
-    def _resolved_new(self, row: int) -> bool:
-        """Find a record whose key the API gives by the fields that identify it."""
-        search = self._definition.search
-        names = self._batch.match or (search.fields if search else ())
-        after = self._prepared.after
-        complete = bool(names) and set(names) <= set(after.column_names)
-        if not complete or any(not after.column(n)[row].is_valid for n in names):
-            self._prepared.settle(row, IN_DOUBT)
-            return True
-        looked = look_up(
-            self._api, self._current, after.select(list(names)), [row], after.column_names
-        )
-        if row not in looked.standing:
-            return False
-        wanted = after.take(pa.array(looked.found.numbers, pa.int64()))
-        same = equal_rows(wanted, looked.found.records.select(after.column_names))
-        if same != [True]:
-            self._prepared.settle(row, IN_DOUBT)
-        else:
-            self._final[row] = looked.standing[row].record
-        return True
 
     # Several at once.
 
@@ -406,43 +272,3 @@ class _Batch:
             raise Interrupted(BROKEN_OFF, where=self._api.name)
         for row in left:
             self._send_bulk([row])
-
-    # What became of it.
-
-    def result(self, returning: Sequence[str]) -> WriteResult:
-        """Outcomes, records and keys; what is not told by the answers is read back."""
-        assigned = self._batch.assigns_key
-        if not returning and not assigned:
-            return self._prepared.result()
-        key = self._current.key if assigned else ()
-        names = list(dict.fromkeys([*key, *returning]))
-        rows = standing(
-            self._prepared.operation, self._prepared.num_rows, self._prepared.exceptions
-        )
-        self._read_back([row for row in rows if row not in self._final])
-        told = {row: self._final[row] for row in rows if row in self._final}
-        looked = look_at(self._api, self._current, told, names)
-        readable = set(looked.found.numbers)
-        for row in rows:
-            if row not in readable:
-                self._prepared.exceptions[row] = IN_DOUBT if assigned else UNTOLD
-        return result_of(self._prepared, looked.found, self._current, returning=returning, key=key)
-
-    def _read_back(self, rows: Sequence[int]) -> None:
-        if not rows:
-            return
-        if self._batch.assigns_key:
-            for row in rows:
-                self._resolved_new(row)
-            return
-        prepared = self._prepared
-        keys = pa.table(
-            {
-                name: (
-                    prepared.after if name in prepared.after.column_names else prepared.key
-                ).column(name)
-                for name in prepared.key.column_names
-            }
-        )
-        looked = look_up(self._api, self._current, keys, rows, [])
-        self._final |= {row: each.record for row, each in looked.standing.items()}

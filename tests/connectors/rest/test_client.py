@@ -25,7 +25,7 @@ from apps.connectors.errors import (
 )
 from apps.connectors.outbound import AllowedNetworks, OutboundRefused, routes
 from apps.connectors.rest import signing
-from apps.connectors.rest.client import AnswerUnusable
+from apps.connectors.rest.answers import AnswerUnusable
 from tests.connectors.rest.conftest import Connect, records
 from tests.connectors.rest.server import Api, Asked, Reply
 

@@ -8,7 +8,7 @@ import pytest
 
 from apps.connectors.base import ReadRequest
 from apps.connectors.errors import ConnectionLost, SourceChanged
-from apps.connectors.rest.client import AnswerUnusable
+from apps.connectors.rest.answers import AnswerUnusable
 from apps.connectors.rest.records import SeenKeys
 from tests.connectors.rest.conftest import Connect, records
 from tests.connectors.rest.server import Api, Asked, Reply

@@ -10,7 +10,7 @@ import pytest
 
 from apps.connectors.base import CursorWindow, ReadRequest
 from apps.connectors.errors import DatasetMissing, FieldMissing
-from apps.connectors.rest.definition import Incremental
+from apps.connectors.rest.parts import Incremental
 from apps.connectors.rest.reading import moment_text
 from apps.connectors.testing import read_with_rejections
 from tests.connectors.rest.conftest import Connect, records

@@ -184,6 +184,11 @@ def test_new_keys_are_told_by_the_answer_or_where_it_leads(api: Api, connect: Co
     bare = {name: value for name, value in CREATE.items() if name != "record"}
     assert keys(insert(connect(definition(create=bare)), "Cid")) == [3]
 
+    below = Reply(201, headers={"Location": "/v1/people/9"})
+    api.handle = lambda asked: below if asked.method == "POST" else Reply(body={"id": 9})
+    assert keys(insert(connect(definition(create=bare), url=f"{api.url}/v1"), "Dan")) == [9]
+    assert [one.path for one in api.asked[-2:]] == ["/v1/people", "/v1/people/9"]
+
 
 def test_what_the_api_makes_of_a_record_is_given_back(api: Api, connect: Connect) -> None:
     People(api, "Ada")
