@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from apps.connectors.base import DatasetSchema, ReadRequest
 from apps.connectors.rest import RestConnector, RestSettings, client
 from apps.connectors.testing import read_all
+from tests.connectors.rest.example import Example, configured
 from tests.connectors.rest.server import Api, serving
 
 Connect = Callable[..., RestConnector]
@@ -46,6 +48,14 @@ def connect(api: Api, waits: list[float]) -> Connect:
         return RestConnector(RestSettings(**{"url": api.url, "definition": text, **settings}))
 
     return build
+
+
+@pytest.fixture
+def example(
+    db: None, api: Api, waits: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Example:
+    """The example of the documentation, with some customers on both sides."""
+    return configured(api, tmp_path, monkeypatch)
 
 
 def records(connector: RestConnector, name: str, **request: Any) -> list[dict[str, Any]]:
