@@ -10,6 +10,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
+from xml.etree.ElementTree import Element  # nosec B405  # the type; defusedxml parses
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import ParseError, fromstring
 
 from apps.connectors.errors import ConfigurationError, PermissionRefused, SignInRefused
 from apps.connectors.files.json_text import NotJson, parse
@@ -67,6 +71,19 @@ class Answer:
             raise AnswerUnusable("a line has too many or too few cells", where=self.url)
         return records
 
+    def xml(self) -> Any:
+        """The root of an XML body as nested objects (`from_xml`). Raises AnswerUnusable."""
+        if self.content_type in ("text/html", "application/json"):
+            raise AnswerUnusable(
+                f"the server answers with {self.content_type} instead of XML", where=self.url
+            )
+        try:
+            return from_xml(fromstring(self.data, forbid_dtd=True))
+        except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
+            raise AnswerUnusable(
+                f"the answer is no XML that is read here ({type(error).__name__})", where=self.url
+            ) from None
+
     def problem(self) -> str:
         """What the API says of a refusal, for people; at most 300 characters."""
         try:
@@ -80,6 +97,41 @@ class Answer:
             if isinstance(said, str) and said:
                 return f"HTTP {self.status}: {said[:300]}"
         return f"HTTP {self.status}"
+
+
+_DEEPEST_XML = 100
+
+
+def from_xml(element: Element, depth: int = 0) -> Any:
+    """An element as JSON would have it, names without their namespaces.
+
+    Without attributes and children it is its text, or None. Else an object: attributes as
+    `@name`, children by name (several of one name are a list), text as `#text`. Raises ValueError
+    where elements stand in one another too often.
+    """
+    if depth > _DEEPEST_XML:
+        raise ValueError("nested too deeply")
+    text = (element.text or "").strip()
+    if not element.attrib and not len(element):
+        return text or None
+    found: dict[str, Any] = {f"@{_local(name)}": value for name, value in element.attrib.items()}
+    several: set[str] = set()
+    for child in element:
+        name, value = _local(child.tag), from_xml(child, depth + 1)
+        if name not in found:
+            found[name] = value
+        elif name in several:
+            found[name].append(value)
+        else:
+            found[name] = [found[name], value]
+            several.add(name)
+    if text:
+        found["#text"] = text
+    return found
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]
 
 
 def judged(answer: Answer) -> Answer:

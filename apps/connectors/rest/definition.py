@@ -38,7 +38,7 @@ class DatasetDefinition(Declared):
     pagination: Pagination = Pagination()
     incremental: Incremental | None = None
     parent: Parent | None = None
-    format: Literal["json", "csv"] = "json"
+    format: Literal["json", "csv", "xml"] = "json"
     etags: bool = False
     absent_when: str = ""
     tombstones: Tombstones | None = None
@@ -95,6 +95,10 @@ class DatasetDefinition(Declared):
             raise ValueError("'by_keys' needs a key of one field")
         if self.by_keys and self.parent:
             raise ValueError("'by_keys' does not go with 'parent'")
+        if self.format != "json" and self.writable:
+            raise ValueError(f"{self.format} is only read: leave the writes out")
+        if self.format == "csv" and self.item:
+            raise ValueError("'item' is no list, and csv is one")
         if self.writable:
             self._check_writes()
         return self

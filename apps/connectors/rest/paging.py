@@ -30,6 +30,8 @@ from apps.connectors.rest.definition import DatasetDefinition
 from apps.connectors.rest.records import Page, Record, SeenKeys, found, getter, key_texts, rejected
 from apps.connectors.rest.templates import plain_text
 
+_NO_MORE: tuple[Any, ...] = (None, False, "", "false", "0", 0, [], {})
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -98,8 +100,10 @@ class Listing:
         if self._definition.format == "csv":
             rows = answer.csv()
             return None, rows
-        body = answer.json() if answer.status != 204 else []
+        body = body_of(answer, self._definition) if answer.status != 204 else []
         items = found(self._definition.records, body)
+        if self._definition.format == "xml" and not isinstance(items, list):
+            items = [] if items is None else [items]  # one record is no list there
         if items is None and body in (None, [], {}):
             items = []
         if not isinstance(items, list):
@@ -128,6 +132,8 @@ class Listing:
     def _total(self, body: Any, before: int | None) -> int | None:
         """How many there are, as this page says; None where it is not asked for."""
         told = found(self._paging.total, body) if self._paging.total else None
+        if isinstance(told, str) and told.isdigit():  # of XML
+            told = int(told)
         if not isinstance(told, int | Decimal) or not self._definition.key:
             return None
         if before is not None and told < before:
@@ -146,7 +152,7 @@ class Listing:
         self, request: Request, answer: Answer, body: Any, records: list[Record], count: int
     ) -> Request | None:
         paging = self._paging
-        if paging.more and not found(paging.more, body):
+        if paging.more and found(paging.more, body) in _NO_MORE:
             return None
         if paging.kind == "link":
             return self._linked(answer, request)
@@ -196,6 +202,11 @@ class Listing:
         if len(params) < len(parse_qsl(parts.query, keep_blank_values=True)):
             return Request(whole, {}, whole)
         return Request(parts._replace(query="", fragment="").geturl(), params, whole)
+
+
+def body_of(answer: Answer, definition: DatasetDefinition) -> Any:
+    """The parsed body. Raises AnswerUnusable."""
+    return answer.xml() if definition.format == "xml" else answer.json()
 
 
 def _split(

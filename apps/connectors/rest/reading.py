@@ -18,7 +18,7 @@ from apps.connectors.files.rows import Rows
 from apps.connectors.rest.answers import Answer, AnswerUnusable
 from apps.connectors.rest.client import RestClient
 from apps.connectors.rest.definition import DatasetDefinition, Definition
-from apps.connectors.rest.paging import Listing
+from apps.connectors.rest.paging import Listing, body_of
 from apps.connectors.rest.parts import Incremental
 from apps.connectors.rest.records import (
     Page,
@@ -218,7 +218,7 @@ class DatasetApi:
 
     def record_of(self, answer: Answer, expression: str, row: KeyRow) -> Record | None:
         """The record that an answer holds; None where it holds none."""
-        value = found(expression, answer.json()) if answer.data else None
+        value = found(expression, body_of(answer, self.definition)) if answer.data else None
         if not isinstance(value, dict):
             return None
         parent = self.definition.parent

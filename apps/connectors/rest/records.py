@@ -12,14 +12,14 @@ from typing import Any
 import jmespath
 
 from apps.connectors.base import DatasetSchema, FieldSchema, RawRejection
-from apps.connectors.files.conversion import from_json, from_text
+from apps.connectors.files.conversion import Converted, from_json, from_text
 from apps.connectors.files.inference import infer_json, infer_text
 from apps.connectors.files.json_text import dump
 from apps.connectors.files.rows import RAW_LIMIT, Rows, collect
 from apps.connectors.rest.definition import DatasetDefinition
 from apps.connectors.rest.parts import FieldDefinition
 from apps.connectors.rest.templates import PlainPath
-from apps.connectors.types import NeutralType
+from apps.connectors.types import JSON, NeutralType
 
 import pyarrow as pa  # isort: skip
 
@@ -71,7 +71,7 @@ def getter(name: str, definition: DatasetDefinition) -> Getter:
 def rows_of(page: Page, definition: DatasetDefinition, fields: Sequence[FieldSchema]) -> Rows:
     """A page with these fields converted."""
     records = page.records
-    convert = _from_csv if definition.format == "csv" else from_json
+    convert = from_json if definition.format == "json" else _from_texts
     columns, misfits = collect(
         fields,
         lambda f: convert([getter(f.name, definition)(r) for r in records], f.type),
@@ -89,9 +89,12 @@ def rows_of(page: Page, definition: DatasetDefinition, fields: Sequence[FieldSch
     )
 
 
-def _from_csv(values: Sequence[Any], type_: NeutralType) -> Any:
-    """Texts; an empty cell is NULL."""
-    return from_text(pa.array([value or None for value in values], pa.string()), type_)
+def _from_texts(values: Sequence[Any], type_: NeutralType) -> Converted:
+    """Values of CSV and XML; an empty one is NULL. What is inside an element is JSON."""
+    texts = [
+        value if isinstance(value, str) else dump(value) if value else None for value in values
+    ]
+    return from_text(pa.array([text or None for text in texts], pa.string()), type_)
 
 
 def rejected(position: str, value: Any) -> RawRejection:
@@ -145,11 +148,12 @@ def _inferred(definition: DatasetDefinition, sample: Sequence[Record]) -> list[F
     fields = []
     for name in names:
         values = [record.value.get(name) for record in sample]
-        if definition.format == "csv":
+        is_text = all(isinstance(value, str | None) for value in values)
+        if definition.format != "json" and is_text:
             table = pa.table({"value": pa.array(values, pa.string())})
             type_ = infer_text([table], ["value"])["value"]
         else:
-            type_ = infer_json(values)
+            type_ = infer_json(values) if definition.format == "json" else JSON
         nullable = name not in definition.key
         fields.append(FieldSchema(name, type_, "inferred", nullable=nullable))
     return fields

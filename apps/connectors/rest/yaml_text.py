@@ -10,6 +10,7 @@ from yaml.constructor import SafeConstructor
 
 MOST_CHARACTERS = 500_000
 _MOST_ERRORS = 5
+_MESSAGES = {"extra_forbidden": "there is no such name here", "missing": "this is missing"}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SCALARS = SafeConstructor()
 
@@ -29,7 +30,7 @@ def parse_yaml(text: str, model: type[M]) -> M:
     except ValidationError as error:
         problems = [
             f"line {_line(node, item['loc'])}, {'.'.join(map(str, item['loc'])) or 'the whole'}: "
-            f"{item['msg'].removeprefix('Value error, ')}"
+            f"{_MESSAGES.get(item['type']) or item['msg'].removeprefix('Value error, ')}"
             for item in error.errors(include_input=False, include_url=False)
         ]
         shown = "; ".join(problems[:_MOST_ERRORS])

@@ -118,8 +118,8 @@ class _TextField(forms.CharField):
 
 
 def _text_widget() -> UnfoldAdminTextareaWidget:
-    style = "font-family: ui-monospace, monospace; white-space: pre; overflow-x: auto"
-    return UnfoldAdminTextareaWidget(attrs={"rows": 24, "spellcheck": "false", "style": style})
+    attributes = {"rows": 24, "spellcheck": "false", "class": "ls-code"}
+    return UnfoldAdminTextareaWidget(attrs=attributes)
 
 
 class _LinesField(forms.CharField):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 
 from apps.connectors.base import CursorWindow, ReadRequest
 from apps.connectors.errors import DatasetMissing, FieldMissing
+from apps.connectors.rest.answers import AnswerUnusable
 from apps.connectors.rest.parts import Incremental
 from apps.connectors.rest.reading import moment_text
 from apps.connectors.testing import read_with_rejections
@@ -232,3 +234,64 @@ def test_csv_is_read_as_well(api: Api, connect: Connect) -> None:
         {"id": 1, "born": date(2001, 2, 3), "note": "a, b"},
         {"id": 2, "born": None, "note": None},
     ]
+
+
+XML = b"""<?xml version="1.0"?>
+<answer xmlns="urn:x" xmlns:y="urn:y"><invoices total="3">
+  <invoice number="1"><y:amount><total>12.50</total></y:amount>
+    <line>a</line><line>b</line></invoice>
+  <invoice number="2"><y:amount/><paid>true</paid></invoice>
+</invoices></answer>"""
+INVOICES = {
+    "path": "/invoices",
+    "format": "xml",
+    "records": "invoices.invoice",
+    "key": ["number"],
+    "fields": {
+        "number": {"type": "integer", "path": '"@number"'},
+        "total": {"type": "decimal(12,2)", "path": "amount.total"},
+        "line": "json",
+        "paid": "boolean",
+    },
+}
+
+
+def xml(data: bytes) -> Reply:
+    return Reply(raw=data, headers={"Content-Type": "application/xml"})
+
+
+def test_xml_is_read_like_json(api: Api, connect: Connect) -> None:
+    api.handle = lambda asked: xml(XML)
+    assert records(connect({"invoices": INVOICES}), "invoices") == [
+        {"number": 1, "total": Decimal("12.50"), "line": '["a","b"]', "paid": None},
+        {"number": 2, "total": None, "line": None, "paid": True},
+    ]
+    one = XML[: XML.index(b'  <invoice number="2"')] + b"</invoices></answer>"
+    api.handle = lambda asked: xml(one)
+    assert len(records(connect({"invoices": INVOICES}), "invoices")) == 1
+    api.handle = lambda asked: xml(b"<answer><invoices/></answer>")
+    assert records(connect({"invoices": INVOICES}), "invoices") == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<a>",
+        b'<!DOCTYPE a [<!ENTITY b "c">]><answer><invoices>&b;</invoices></answer>',
+        b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><answer/>',
+        b"<a>" * 200 + b"</a>" * 200,
+        b"<?xml version='1.0' encoding='none'?><a/>",
+    ],
+    ids=["cut off", "entity", "outside", "deep", "encoding"],
+)
+def test_xml_that_means_harm_is_refused(api: Api, connect: Connect, data: bytes) -> None:
+    api.handle = lambda asked: xml(data)
+    with pytest.raises(AnswerUnusable, match="no XML"):
+        records(connect({"invoices": INVOICES}), "invoices")
+
+
+def test_types_of_xml_are_inferred_from_its_texts(api: Api, connect: Connect) -> None:
+    api.handle = lambda asked: xml(XML)
+    found = connect({"i": {"path": "/i", "format": "xml", "records": "invoices.invoice"}})
+    types = {f.name: str(f.type) for f in found.describe("i").fields}
+    assert types == {"@number": "integer", "amount": "json", "line": "json", "paid": "boolean"}

@@ -26,8 +26,8 @@ def problem(text: str) -> str:
     ("text", "words"),
     [
         ("datasets:\n  a:\n    path: /a\n    pagination:\n      kind: pages\n", "line 5, datasets"),
-        ("datasets:\n  a:\n    path: /a\n    colour: red\n", "line 4, datasets.a.colour: Extra"),
-        ("datasets:\n  a:\n    records: x\n", "line 2, datasets.a.path: Field required"),
+        ("datasets:\n  a:\n    path: /a\n    colour: red\n", "line 4, datasets.a.colour: there"),
+        ("datasets:\n  a:\n    records: x\n", "line 2, datasets.a.path: this is missing"),
         ("datasets:\n  a: {path: /a, records: 'a['}\n", "not a JMESPath expression"),
         ("datasets:\n  a: {path: 'https://evil.example/'}\n", "below the base address"),
         ("datasets:\n  a: {path: '/a/{b}'}\n", "'{b}' in 'path' is no field of 'parent'"),
