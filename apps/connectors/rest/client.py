@@ -26,7 +26,6 @@ from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionErro
 from apps.connectors.errors import (
     ConnectionLost,
     LockstepError,
-    SignInRefused,
     TargetBusy,
     TlsFailed,
     Unreachable,
@@ -119,15 +118,15 @@ class RestClient:
             self._wait_for_limit()
             try:
                 answer = self._once(call)
+                if answer.status == 401 and not renewed and self._signer.renew():
+                    renewed = True
+                    answer = self._once(call)
             except (Unreachable, ConnectionLost) as error:
                 if is_last or isinstance(error, Interrupted):
                     raise
                 self._pause(_backoff(attempt))
                 continue
             self._note_limit(answer)
-            if answer.status == 401 and not renewed and self._signer.renew():
-                renewed = True
-                continue
             seconds = patience(answer, is_limited=self._free_at > time.time())
             if seconds is not None:
                 self._wait(answer, seconds or _backoff(attempt), is_last)
@@ -141,7 +140,7 @@ class RestClient:
                 self._pause(_backoff(attempt))
             else:
                 return judged(answer)
-        raise SignInRefused("the API refuses the credentials again and again", where=self._base)
+        raise ConnectionLost("no answer", where=self._base)
 
     def _once(self, call: Call) -> Answer:
         request = self._prepared(call)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -16,9 +16,15 @@ from apps.connectors.base import (
     ReadRequest,
     WriteSession,
 )
-from apps.connectors.errors import ConfigurationError
+from apps.connectors.errors import (
+    ConfigurationError,
+    PermissionRefused,
+    SignInRefused,
+    TargetBusy,
+)
 from apps.connectors.files.selection import Selection
 from apps.connectors.outbound import WEB
+from apps.connectors.rest.answers import AnswerUnusable
 from apps.connectors.rest.client import RestClient
 from apps.connectors.rest.reading import DatasetApi, host_of
 from apps.connectors.rest.records import Page
@@ -67,7 +73,9 @@ class RestConnector(Connector[RestSettings]):
     def _check_tls(self) -> str:
         if urlsplit(self.settings.api.url).scheme == "http":
             return "This machine is reached without TLS."
-        with RestClient(self.settings) as client:
+        # An answer, whatever it is, came by a sound connection.
+        answers = suppress(SignInRefused, PermissionRefused, AnswerUnusable, TargetBusy)
+        with RestClient(self.settings) as client, answers:
             client.get("", {})
         return "The server's certificate is accepted."
 

@@ -60,8 +60,9 @@ class Listing:
         self._params = dict(params)
         self._outer = outer
         self._seen = SeenKeys()
-        self._last_key = ""
-        self._last_page: list[str] = []
+        self._given = 0
+        self._last_key: str | None = ""
+        self._last_page: list[str | None] = []
         self._overlaps = self._paging.kind == "offset" and bool(definition.key)
 
     def pages(self) -> Iterator[Page]:
@@ -82,6 +83,7 @@ class Listing:
             total = self._total(body, total)
             where = f"page {number} of {urlsplit(answer.url).path}"
             records, bad = _split(items, self._outer, where)
+            self._given += len(bad)
             request = self._following(request, answer, body, records, len(items))
             yield Page(self._new_of(records, number, answer.url), where, bad)
         self._require_total(total)
@@ -115,18 +117,23 @@ class Listing:
         return body, items
 
     def _new_of(self, records: list[Record], number: int, url: str) -> list[Record]:
-        """The records that were not there before. Raises where some were skipped."""
+        """The records that were not on an earlier page. Raises where some were skipped.
+
+        What one page holds twice is no matter of paging, and what has no key cannot be told.
+        """
         if not self._definition.key or not records:
             return records
         keys = key_texts(self._definition, records)
-        if number > 1 and len(keys) > 1 and keys == self._last_page:
+        if number > 1 and len(keys) > 1 and keys == self._last_page and None not in keys:
             raise AnswerUnusable("the API gives the same page again", where=url)
         self._last_page = keys
         is_shifted = self._overlaps and number > 1 and keys[0] != self._last_key
-        fresh = [r for r, key in zip(records, keys, strict=True) if self._seen.add(key)]
-        if is_shifted and fresh and fresh[0] is records[0]:
+        new = {key for key in dict.fromkeys(keys) if key is None or self._seen.add(key)}
+        if is_shifted and keys[0] in new:
             raise SourceChanged("records were removed while the pages were read", where=url)
         self._last_key = keys[-1]
+        fresh = [record for record, key in zip(records, keys, strict=True) if key in new]
+        self._given += len(fresh)
         return fresh
 
     def _total(self, body: Any, before: int | None) -> int | None:
@@ -141,9 +148,9 @@ class Listing:
         return int(told)
 
     def _require_total(self, total: int | None) -> None:
-        if total is not None and total != len(self._seen):
+        if total is not None and total != self._given:
             raise SourceChanged(
-                f"the API says that there are {total} records, and gave {len(self._seen)}",
+                f"the API says that there are {total} records, and gave {self._given}",
                 where=self._path,
                 remedy="Lockstep tries again by itself; sort the list by a field that stays.",
             )

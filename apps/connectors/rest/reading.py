@@ -11,7 +11,12 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from apps.connectors.base import DatasetSchema, FieldSchema
-from apps.connectors.errors import ConfigurationError, DatasetMissing, FieldMissing
+from apps.connectors.errors import (
+    ConfigurationError,
+    DatasetMissing,
+    FieldMissing,
+    SourceChanged,
+)
 from apps.connectors.files.conversion import to_json_fragments, to_text
 from apps.connectors.files.json_text import parse
 from apps.connectors.files.rows import Rows
@@ -102,8 +107,15 @@ class DatasetApi:
         gone = self._gone()
         for path, outer in self._paths():
             listing = Listing(self.client, self.definition, path, params, outer)
-            for page in listing.pages():
-                yield self._present(page, gone)
+            try:
+                for page in listing.pages():
+                    yield self._present(page, gone)
+            except DatasetMissing as error:
+                if not outer:
+                    raise
+                raise SourceChanged(
+                    f"the parent of this list is gone: {error.message}", where=error.where
+                ) from None
 
     def _paths(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         parent = self.definition.parent
@@ -141,7 +153,7 @@ class DatasetApi:
         for page in listing.pages():
             for record in page.records:
                 values = {name: found(path, record.value) for name, path in named.items()}
-                gone.update(key_texts(_flat(self.definition), [Record(values)]))
+                gone.update(filter(None, key_texts(_flat(self.definition), [Record(values)])))
         return gone
 
     def _present(self, page: Page, gone: set[str]) -> Page:

@@ -107,10 +107,11 @@ def rejected(position: str, value: Any) -> RawRejection:
     )
 
 
-def key_texts(definition: DatasetDefinition, records: Sequence[Record]) -> list[str]:
-    """One text per record that tells its key from others."""
+def key_texts(definition: DatasetDefinition, records: Sequence[Record]) -> list[str | None]:
+    """One text per record that tells its key from others; None where a part of it is missing."""
     getters = [getter(name, definition) for name in definition.key]
-    return [dump([get(record) for get in getters]) for record in records]
+    keys = ([get(record) for get in getters] for record in records)
+    return [None if None in key else dump(key) for key in keys]
 
 
 def describe_fields(

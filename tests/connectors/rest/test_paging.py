@@ -10,6 +10,7 @@ from apps.connectors.base import ReadRequest
 from apps.connectors.errors import ConnectionLost, SourceChanged
 from apps.connectors.rest.answers import AnswerUnusable
 from apps.connectors.rest.records import SeenKeys
+from apps.connectors.testing import read_with_rejections
 from tests.connectors.rest.conftest import Connect, records
 from tests.connectors.rest.server import Api, Asked, Reply
 
@@ -205,3 +206,35 @@ def test_keys_are_remembered_in_little_space() -> None:
     assert not any(seen.add(str(number)) for number in range(0, 50_000, 7))
     assert len(seen) == 50_000
     assert seen._slots.itemsize * len(seen._slots) <= 32 * 50_000
+
+
+def test_records_without_a_key_and_twins_of_one_page_are_not_taken_for_repetitions(
+    api: Api, connect: Connect
+) -> None:
+    pages = {
+        "1": [{"id": None, "name": "a"}, {"id": 1, "name": "b"}, {"id": 1, "name": "c"}],
+        "2": [{"id": None, "name": "d"}, {"id": 1, "name": "b"}, 7],
+        "3": [],
+    }
+    api.handle = lambda asked: Reply(body={"items": pages[asked.params["page"]], "total": 5})
+    connector = connect(things(**PAGE, total="total"))
+    request = ReadRequest(connector.describe("things"), ("id", "name"))
+    read, rejected = read_with_rejections(connector, request)
+    assert read.column("name").to_pylist() == ["a", "b", "c", "d"]
+    assert len(rejected) == 1
+
+
+def test_a_parent_that_goes_while_its_children_are_read_is_tried_again(
+    api: Api, connect: Connect
+) -> None:
+    api.handle = lambda asked: Reply(body=[{"id": 1}]) if asked.path == "/a" else Reply(404)
+    datasets = {
+        "a": {"path": "/a", "key": ["id"], "fields": {"id": "integer"}},
+        "b": {
+            "path": "/a/{a}/b",
+            "parent": {"dataset": "a", "fields": {"a": "id"}},
+            "fields": {"id": "integer"},
+        },
+    }
+    with pytest.raises(SourceChanged, match="parent"):
+        records(connect(datasets), "b")
