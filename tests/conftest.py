@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from apps.audit.origin import Origin, acting_from
 from apps.connectors.testing import NOT_CLAIMED
 from apps.core.collector import spare_what_is_loaded
 from tests.services_under_test import SERVICES, missing
@@ -52,6 +53,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(group))
         if group:
             item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+@pytest.fixture(autouse=True)
+def _own_origin() -> Iterator[None]:
+    """What a test records comes from nobody else's request, whatever the test before it was."""
+    with acting_from(Origin()):
+        yield
 
 
 def _reason(marker: str) -> str:
