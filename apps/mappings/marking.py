@@ -14,7 +14,7 @@ from uuid import UUID
 from apps.engine.spec import FieldMappingSpec
 from apps.mappings.models import FieldMapping, MappingVersion
 from apps.mappings.models import Mapping as MappingRow
-from apps.sources.models import Dataset, Field
+from apps.sources.models import Field
 
 Names = Mapping[UUID, frozenset[str]]
 """Names of fields by dataset."""
@@ -27,13 +27,13 @@ class Sides(NamedTuple):
     right: frozenset[str] = frozenset()
 
 
-def flowing(left: Dataset, right: Dataset, rows: Iterable[Any], marked: Names) -> Sides:
+def flowing(left: UUID, right: UUID, rows: Iterable[Any], marked: Names) -> Sides:
     """The marked fields of a mapping between two datasets, and those that share their values.
 
     rows: its field mappings (`left`, `right`, `to_right`, `to_left`).
     """
-    lefts = set(marked.get(left.pk, ()))
-    rights = set(marked.get(right.pk, ()))
+    lefts = set(marked.get(left, ()))
+    rights = set(marked.get(right, ()))
     for row in rows:
         sources = {row.left} if row.left else set(_words(row.to_right))
         if sources & lefts:
@@ -88,11 +88,12 @@ def marked_sides(mappings: Iterable[MappingRow], marked: Names) -> dict[UUID, Si
     for pk, fields in versions.values_list("mapping_id", "spec_data__fields"):
         rows[pk] += [FieldMappingSpec.model_validate(data) for data in fields]
     return {
-        pk: flowing(mapping.left, mapping.right, rows[pk], marked) for pk, mapping in chosen.items()
+        pk: flowing(mapping.left_id, mapping.right_id, rows[pk], marked)
+        for pk, mapping in chosen.items()
     }
 
 
-def searched_sides(mapping: MappingRow) -> Sides:
-    """The fields of a stored mapping by whose values people find records."""
-    marked = searchable_fields(datasets_of([mapping]))
-    return marked_sides([mapping], marked)[mapping.pk]
+def searched_sides(mappings: Iterable[MappingRow]) -> dict[UUID, Sides]:
+    """The fields of stored mappings by whose values people find records, by mapping."""
+    chosen = list(mappings)
+    return marked_sides(chosen, searchable_fields(datasets_of(chosen)))

@@ -86,7 +86,7 @@ def mask_of(left: Dataset, right: Dataset, rows: Iterable[Any], personal: Names)
     rows: its field mappings (`left`, `right`, `to_right`, `to_left`); personal: by dataset, the
     names of the fields that have a personal-data class.
     """
-    return Mask(*flowing(left, right, rows, personal))
+    return Mask(*flowing(left.pk, right.pk, rows, personal))
 
 
 def masks_of(mappings: Iterable[Mapping]) -> dict[UUID, Mask]:

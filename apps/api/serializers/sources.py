@@ -12,6 +12,7 @@ from apps.connectors.base import StepStatus
 from apps.connectors.registry import connector_names
 from apps.core.models import Criticality
 from apps.sources.models import Dataset, Field, Source
+from apps.sources.services import DATASET_FACTS
 
 LIMITS = ("most_partitions", "most_rows_per_second", "most_bytes_per_second")
 STEP_STATUSES = [(status.value, status.value) for status in StepStatus]
@@ -166,11 +167,4 @@ class DatasetChanges(serializers.ModelSerializer):
 
     class Meta:
         model = Dataset
-        fields = (
-            "description",
-            "update_frequency",
-            "criticality",
-            "owner",
-            "required_freshness_minutes",
-            "tolerated_loss_minutes",
-        )
+        fields = DATASET_FACTS

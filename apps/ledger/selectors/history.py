@@ -198,15 +198,7 @@ def change_id(text: str) -> int | None:
 
 def change_by_id(change_id: int) -> Change | None:
     """One change, from whichever shelf it is on."""
-    row = Change.objects.select_related("field_set").filter(pk=change_id).first()
-    if row is not None:
-        return row
-    parts = SegmentPart.objects.filter(first_id__lte=change_id, last_id__gte=change_id)
-    for part in parts.order_by("-first_id").select_related("segment"):
-        found = part_changes(part, ChangeFilter(ids=(change_id,)), limit=1)
-        if found:
-            return found[0]
-    return None
+    return next(iter(changes_by_id([change_id])), None)
 
 
 def changes_by_id(ids: Sequence[int]) -> list[Change]:
@@ -216,11 +208,13 @@ def changes_by_id(ids: Sequence[int]) -> list[Change]:
     wanted: dict[SegmentPart, list[int]] = {}
     for missing in (pk for pk in ids if pk not in found):
         parts = SegmentPart.objects.filter(first_id__lte=missing, last_id__gte=missing)
-        for part in parts.select_related("segment"):
+        for part in parts.order_by("-first_id").select_related("segment"):
             wanted.setdefault(part, []).append(missing)
-    for part, chosen in wanted.items():
-        for change in part_changes(part, ChangeFilter(ids=tuple(chosen)), limit=len(chosen)):
-            found[change.pk] = change
+    for part, asked in wanted.items():
+        left = tuple(pk for pk in asked if pk not in found)
+        if left:
+            for change in part_changes(part, ChangeFilter(ids=left), limit=len(left)):
+                found[change.pk] = change
     return [found[pk] for pk in ids if pk in found]
 
 

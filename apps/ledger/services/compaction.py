@@ -29,8 +29,7 @@ from apps.ledger.segments.writing import (
     write_segment,
 )
 from apps.ledger.selectors.inbox import OPEN
-from apps.ledger.services.expiring import expire_closed
-from apps.ledger.services.former_values import expire_former_values
+from apps.ledger.services.expiring import expire_closed, expire_former_values
 from apps.ledger.services.receipts import expire_receipts
 
 SMALL_ROWS = SEGMENT_ROWS // 4

@@ -1,12 +1,13 @@
-"""Retention of what people decide about: conflicts and rejections that are over go at last."""
+"""Retention beside changes: conflicts and rejections that are over, and words of former values."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from django.db.models import QuerySet
 
-from apps.ledger.models import Conflict, EarlierValues, Rejection
+from apps.ledger.models import Conflict, EarlierValues, FormerValue, Rejection
 from apps.ledger.selectors.inbox import OPEN
 
 CHUNK = 5_000
@@ -24,7 +25,12 @@ def expire_closed(before: datetime) -> int:
     return sum(_delete(rows) for rows in (earlier, conflicts, rejections))
 
 
-def _delete(rows: QuerySet[Conflict] | QuerySet[EarlierValues] | QuerySet[Rejection]) -> int:
+def expire_former_values(before: datetime) -> None:
+    """Forget the words of changes that were planned before a time."""
+    _delete(FormerValue.objects.filter(planned_at__lt=before))
+
+
+def _delete(rows: QuerySet[Any]) -> int:
     count = 0
     while ids := list(rows.values_list("pk", flat=True)[:CHUNK]):
         rows.model.objects.filter(pk__in=ids).delete()

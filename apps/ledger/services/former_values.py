@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from datetime import datetime
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -49,10 +48,3 @@ def _rows(change: Change, names: frozenset[str]) -> Iterator[tuple[Any, ...]]:
     }
     for word in sorted(words):
         yield token(word), change.rule_id, change.pk, change.planned_at
-
-
-def expire_former_values(before: datetime) -> None:
-    """Forget the words of changes that were planned before a time."""
-    rows = FormerValue.objects.filter(planned_at__lt=before)
-    while ids := list(rows.values_list("pk", flat=True)[:CHUNK]):
-        FormerValue.objects.filter(pk__in=ids).delete()
