@@ -135,6 +135,7 @@ class Environment(BaseSettings):
     sign_in_failures: PositiveInt = 5
     sign_in_lock_minutes: PositiveFloat = 15
     sign_in_requests: PositiveInt = 60  # at each door, in ten minutes, from one address
+    api_requests: PositiveInt = 1200  # in a minute, of one token or client
     passkey_domain: str | None = None
     token_days: PositiveInt = 365  # tokens live no longer
     # Single sign-on by OpenID Connect

@@ -198,7 +198,6 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["apps.api.authorization.ScopeAndPermission"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_THROTTLE_CLASSES": [],
     "DEFAULT_SCHEMA_CLASS": "apps.api.documenting.OperationSchema",
     "EXCEPTION_HANDLER": "apps.api.problems.answer",
     "URL_FORMAT_OVERRIDE": None,
@@ -286,6 +285,7 @@ DATA_KEY_SECONDS = ENVIRONMENT.data_key_seconds
 LOCKSTEP = {
     "TRUSTED_PROXIES": ENVIRONMENT.trusted_proxies,
     "SIGN_IN_REQUESTS": ENVIRONMENT.sign_in_requests,
+    "API_REQUESTS": ENVIRONMENT.api_requests,
     "ENROLMENT_HOURS": ENVIRONMENT.enrolment_hours,
     "PASSKEY_DOMAIN": ENVIRONMENT.passkey_domain,
     "TOKEN_DAYS": ENVIRONMENT.token_days,

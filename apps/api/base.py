@@ -20,7 +20,9 @@ from rest_framework.viewsets import ViewSet
 from apps.api.authorization import Needs
 from apps.api.documenting import described
 from apps.api.errors import NotFound, PreconditionFailed, PreconditionRequired
+from apps.api.limits import count, require
 from apps.api.services import Answer, Caller, do_once
+from apps.core.rate_limits import Allowance
 from apps.core.selectors import by_id
 
 SAFE = ("GET", "HEAD")
@@ -96,6 +98,13 @@ class Resource(ViewSet):
     """Operations on one kind of object."""
 
     http_method_names = ["get", "head", "post", "patch"]
+    allowance: Allowance | None = None
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Count the request before anything is looked up for it."""
+        self.allowance = count(request)
+        require(self.allowance)
+        super().initial(request, *args, **kwargs)
 
     def found(self, rows: QuerySet[Any], pk: Any) -> Any:
         """The row with this id among those that are in reach. Raises NotFound."""
@@ -138,10 +147,10 @@ class Resource(ViewSet):
     def finalize_response(
         self, request: Request, response: Any, *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        """Answers are one caller's, and are kept nowhere."""
+        """Answers are one caller's, are kept nowhere, and say how much is left."""
         answer: HttpResponse = super().finalize_response(request, response, *args, **kwargs)
         answer.headers.setdefault("Cache-Control", "no-store")
-        return answer
+        return self.allowance.on(answer) if self.allowance else answer
 
 
 def etag_of(serializer: BaseSerializer) -> str:

@@ -60,6 +60,15 @@ IF_MATCH = OpenApiParameter(
     description="The ETag of what you have read: 412 when it has changed since.",
 )
 
+TOO_MANY = [
+    OpenApiParameter(name, kind, OpenApiParameter.HEADER, response=[429], description=description)
+    for name, kind, description in (
+        ("RateLimit-Policy", OpenApiTypes.STR, "Requests (`q`) in so many seconds (`w`)."),
+        ("RateLimit", OpenApiTypes.STR, "What is left (`r`); seconds until one more is (`t`)."),
+        ("Retry-After", OpenApiTypes.INT, "Seconds to wait."),
+    )
+]
+
 
 class OperationSchema(AutoSchema):  # type: ignore[misc]
     """Operations are named and grouped by their resource."""
@@ -104,7 +113,7 @@ def described(
         "summary": summary,
         "description": f"{_flowing(text)}\n\n{_words(needs)}",
         "request": body,
-        "parameters": [*([query] if query else ()), *shown, *parameters, *headers],
+        "parameters": [*([query] if query else ()), *shown, *parameters, *headers, *TOO_MANY],
         "responses": responses,
         "examples": list(examples),
         "extensions": {

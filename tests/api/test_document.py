@@ -12,7 +12,8 @@ from django.core.signals import request_finished, request_started
 from django.core.wsgi import get_wsgi_application
 from django.db import close_old_connections
 from django.urls import get_resolver
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as sampled
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
@@ -164,7 +165,8 @@ def _one_connection() -> Iterator[None]:
 
 
 @pytest.fixture
-def api_schema(db: None, _one_connection: None, tmp_path: Path) -> Any:
+def api_schema(db: None, _one_connection: None, tmp_path: Path, settings: Any) -> Any:
+    settings.LOCKSTEP = {**settings.LOCKSTEP, "API_REQUESTS": 1_000_000}
     loaded = schemathesis.openapi.from_dict(document())
     loaded.app = get_wsgi_application()
     loaded.config.phases.coverage.enabled = False  # thousands of cases: minutes
@@ -177,7 +179,7 @@ schema = schemathesis.pytest.from_fixture("api_schema")
 
 
 @schema.parametrize()
-@settings(
+@sampled(
     max_examples=15,
     deadline=None,
     derandomize=True,
