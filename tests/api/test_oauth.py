@@ -435,6 +435,21 @@ def test_a_client_is_used_from_its_networks_only():
     assert held.get("rules").status_code == 200
 
 
+def test_a_refused_use_of_an_access_token_is_on_record_once_a_minute():
+    client, secret, _ = robot(networks=["203.0.113.0/24"])
+    body = {"grant_type": "client_credentials", "scope": "rules:read"}
+    text = token(client, secret, body).json()["access_token"]
+
+    assert not works(text)
+    assert not works(text)
+
+    event = AuditEvent.objects.get(action="token.refused")
+    assert (event.outcome, event.object_id) == ("refused", str(client.pk))
+    assert event.details["credential"] == f"client {client.pk}"
+    assert "from this address" in event.reason
+    assert text not in str(vars(event))
+
+
 def test_an_access_token_in_the_address_opens_nothing(ada):
     flow = Flow(ada, *client_of())
     held = flow.redeems(flow.code()).json()

@@ -8,9 +8,16 @@ from apps.accounts.models import User
 from apps.accounts.scopes import permissions_of
 from apps.accounts.services import TokenRefused, is_within
 from apps.accounts.token_text import digest_of, is_well_formed
+from apps.api.models import OAuthClient
 from apps.api.oauth.accounts import account_of, acts_for
 from apps.api.oauth.secret_texts import ACCESS
+from apps.audit.actions import Act
+from apps.audit.models import Outcome
 from apps.audit.origin import acting_by
+from apps.audit.services import record
+from apps.core.rate_limits import RateLimit, take
+
+NOTED = RateLimit("refused access tokens on record", most=1, seconds=60)
 
 
 def use_access_token(text: str, address: str | None) -> tuple[User, str, frozenset[str]]:
@@ -25,12 +32,22 @@ def use_access_token(text: str, address: str | None) -> tuple[User, str, frozens
         raise TokenRefused("this access token has ended", remedy="Get a new one.")
     client = token.application
     account = token.user or account_of(client)
-    if not client.is_active or account is None or not acts_for(account, token.created):
-        raise TokenRefused("the account or the client of this access token may not be used")
-    if not is_within(address, client.networks):
-        raise TokenRefused("this access token may not be used from this address")
-    scopes = frozenset(token.scope.split()) & frozenset(client.allowed_scopes)
     name = f"client {client.pk}"
     acting_by(name)
+    problem = ""
+    if not client.is_active or account is None or not acts_for(account, token.created):
+        problem = "the account or the client of this access token may not be used"
+    elif not is_within(address, client.networks):
+        problem = "this access token may not be used from this address"
+    if problem or account is None:
+        _note_refusal(client, account, problem)
+        raise TokenRefused(problem)
+    scopes = frozenset(token.scope.split()) & frozenset(client.allowed_scopes)
     account.limits = permissions_of(scopes)
     return account, name, scopes
+
+
+def _note_refusal(client: OAuthClient, account: User | None, problem: str) -> None:
+    """On record, once a minute at most: who floods us does not flood the audit log."""
+    if take(NOTED, str(client.pk)).allowed:
+        record(Act.TOKEN_REFUSED, client, actor=account, outcome=Outcome.REFUSED, reason=problem)
