@@ -29,6 +29,7 @@ from config.own_services import (
     broker_is_guarded,
     broker_tls,
     database_is_guarded,
+    mail_server,
     postgresql_database,
     without_tls_options,
 )
@@ -127,6 +128,10 @@ class Environment(BaseSettings):
     audit_checkpoint_file: Path | None = None
     erasure_register: Path | None = None
     log_level: str = "INFO"
+    # Mail to people
+    mail_url: SecretStr | None = None  # smtps://user:password@host:465, or smtp:// with STARTTLS
+    mail_from: str | None = None
+    public_url: str | None = None  # where people open this installation
     # Sign-in
     trusted_proxies: NonNegativeInt = 0  # in front of the web program, each appends an address
     session_hours: PositiveFloat = 12
@@ -160,6 +165,9 @@ class Environment(BaseSettings):
         if self.encryption_key_file and not self.encryption_key_file.is_file():
             raise ValueError("LOCKSTEP_ENCRYPTION_KEY_FILE names no file")
         self.outbound_networks()
+        self.mail()
+        if self.public_url and urlsplit(self.public_url).scheme not in ("http", "https"):
+            raise ValueError("LOCKSTEP_PUBLIC_URL: give an address that begins with https://")
         if not all(root.is_absolute() for root in self.files_roots or []):
             raise ValueError("LOCKSTEP_FILES_ROOTS: give paths from the root, '/…'")
         return self
@@ -288,6 +296,20 @@ class Environment(BaseSettings):
             "name": self.oidc_name,
             "strong": frozenset(self.oidc_strong),
         }
+
+    def mail(self) -> dict[str, object]:
+        """Settings of Django for the mail server; none of them where there is no server."""
+        if self.mail_url is None:
+            return {}
+        return mail_server(self.mail_url.get_secret_value(), self.mail_from)
+
+    def own_address(self) -> str:
+        """How links in messages begin."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        if self.profile is Profile.PRODUCTION:
+            return f"https://{next(iter(self.allowed_hosts), 'localhost')}"
+        return "http://127.0.0.1:8000"
 
     def made_data_dir(self) -> Path:
         """The data folder; a new one is its owner's alone: sessions and records are in it."""

@@ -64,6 +64,13 @@ SIDEBAR = [
                 "apps.console.navigation.open_conflicts",
             ),
             _entry(
+                "Incidents",
+                "notifications_active",
+                "alerts_incident_changelist",
+                "alerts.view_incident",
+                "apps.console.navigation.loud_incidents",
+            ),
+            _entry(
                 "Rejections",
                 "rule",
                 "ledger_rejection_changelist",
@@ -96,6 +103,13 @@ SIDEBAR = [
                 "mappings.view_mapping",
             ),
             _entry("Rules", "sync_alt", "rules_rule_changelist", "rules.view_rule"),
+            _entry(
+                "Escalation",
+                "campaign",
+                "alerts_escalationpolicy_changelist",
+                "alerts.view_escalationpolicy",
+            ),
+            _entry("Channels", "send", "alerts_channel_changelist", "alerts.view_channel"),
             _entry(
                 "Lookup tables",
                 "menu_book",

@@ -1,4 +1,4 @@
-"""The way to the platform's own database and broker: TLS, and with whom.
+"""The way to the platform's own database, broker and mail server: TLS, and with whom.
 
 Passwords, sessions and who may do what pass there. On the same machine they may pass in clear;
 to another machine only over TLS that checks the certificate and the name in it.
@@ -115,3 +115,30 @@ def broker_tls(url: str) -> dict[str, object] | None:
     given: dict[str, object] = {TLS_OPTIONS[name]: path for name, path in files.items()}
     name = {"server_hostname": parts.hostname} if by_name else {}
     return {"cert_reqs": reqs, **name, **given}
+
+
+def mail_server(url: str, sender: str | None) -> dict[str, object]:
+    """What Django takes, from an address: `smtps://…`, or `smtp://…` which begins TLS by STARTTLS.
+
+    In clear to this machine only. Raises ValueError, which shows no password.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # its text would show a part of the password
+        raise ValueError("MAIL_URL: write special characters of the password as %XX") from None
+    if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
+        raise ValueError("MAIL_URL must begin with smtps:// or smtp://, and name a host")
+    if not sender or "@" not in sender:
+        raise ValueError("LOCKSTEP_MAIL_FROM: give the address that messages come from")
+    at_once = parts.scheme == "smtps"
+    return {
+        "EMAIL_HOST": parts.hostname,
+        "EMAIL_PORT": port or (465 if at_once else 587),
+        "EMAIL_HOST_USER": unquote(parts.username or ""),
+        "EMAIL_HOST_PASSWORD": unquote(parts.password or ""),
+        "EMAIL_USE_SSL": at_once,
+        "EMAIL_USE_TLS": not at_once and not is_here(parts.hostname),
+        "EMAIL_TIMEOUT": 15,
+        "DEFAULT_FROM_EMAIL": sender,
+    }

@@ -49,6 +49,7 @@ INSTALLED_APPS = [
     "apps.rules",
     "apps.ledger",
     "apps.runs",
+    "apps.alerts",
     "apps.api",
     "apps.console",
 ]
@@ -289,6 +290,8 @@ LOCKSTEP = {
     "ENROLMENT_HOURS": ENVIRONMENT.enrolment_hours,
     "PASSKEY_DOMAIN": ENVIRONMENT.passkey_domain,
     "TOKEN_DAYS": ENVIRONMENT.token_days,
+    "MAIL_CONFIGURED": TESTING or ENVIRONMENT.mail_url is not None,
+    "PUBLIC_URL": ENVIRONMENT.own_address(),
     "LEASE_SECONDS": ENVIRONMENT.lease_seconds,
     "TICK_SECONDS": ENVIRONMENT.tick_seconds,
     "PARTITION_ROWS": ENVIRONMENT.partition_rows,
@@ -303,6 +306,8 @@ LOCKSTEP = {
     "AUDIT_CHECKPOINT_FILE": ENVIRONMENT.audit_checkpoints(),
     "ERASURE_REGISTER": ENVIRONMENT.erasures(),
 }
+
+globals().update(ENVIRONMENT.mail())
 
 CELERY_BROKER_URL = ENVIRONMENT.celery_broker()
 CELERY_BROKER_USE_SSL = ENVIRONMENT.celery_broker_tls()
@@ -335,6 +340,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 3600.0,
         "options": {"expires": 3600},
     },
+    "watch": {"task": "alerts.watch", "schedule": 10.0, "options": {"expires": 30}},
     "seal": {
         "task": "audit.seal",
         "schedule": ENVIRONMENT.audit_seal_seconds,

@@ -12,7 +12,14 @@ from fnmatch import fnmatchcase
 
 from apps.core.selectors import REACH_ALL
 
-_LOOK = ("sources.view_*", "mappings.view_*", "rules.view_*", "runs.view_*", "ledger.view_*")
+_LOOK = (
+    "sources.view_*",
+    "mappings.view_*",
+    "rules.view_*",
+    "runs.view_*",
+    "ledger.view_*",
+    "alerts.view_incident",
+)
 _OPERATE = (
     *_LOOK,
     "sources.check_source",
@@ -26,6 +33,7 @@ _OPERATE = (
     "runs.add_restorerequest",
     "ledger.decide_conflict",
     "ledger.replay_rejection",
+    "alerts.handle_incident",
 )
 
 

@@ -75,6 +75,17 @@ class Act(models.TextChoices):
     CONFIGURATION_APPLIED = "configuration.applied", "Applied a configuration file"
     CONFIGURATION_EXPORTED = "configuration.exported", "Exported the configuration"
 
+    INCIDENT_ACKNOWLEDGED = "incident.acknowledged", "Acknowledged an incident"
+    INCIDENT_SNOOZED = "incident.snoozed", "Snoozed an incident"
+    INCIDENT_RESOLVED = "incident.resolved", "Resolved an incident"
+    CHANNEL_CREATED = "channel.created", "Added a channel"
+    CHANNEL_CHANGED = "channel.changed", "Changed a channel"
+    CHANNEL_DELETED = "channel.deleted", "Deleted a channel"
+    CHANNEL_SECRET_RENEWED = "channel.secret_renewed", "Renewed the secret of a webhook"
+    ESCALATION_CREATED = "escalation.created", "Added an escalation policy"
+    ESCALATION_CHANGED = "escalation.changed", "Changed an escalation policy"
+    ESCALATION_DELETED = "escalation.deleted", "Deleted an escalation policy"
+
     RUN_REQUESTED = "run.requested", "Requested a run"
     RUN_CANCELLED = "run.cancelled", "Cancelled a run"
     RUN_APPROVED = "run.approved", "Approved a plan"
@@ -131,6 +142,9 @@ SUBJECTS = {
     "configuration": "Configuration files",
     "run": "Runs",
     "undo": "Undo",
+    "incident": "Incidents",
+    "channel": "Channels",
+    "escalation": "Escalation",
     "restore": "Restore requests",
     "conflict": "Conflicts",
     "rejection": "Rejections",

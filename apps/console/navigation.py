@@ -9,6 +9,8 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from apps.alerts.models import Incident
+from apps.alerts.selectors import incidents
 from apps.audit.selectors import last_verification
 from apps.core.selectors import platform_state
 from apps.ledger.models import Conflict, Rejection
@@ -41,6 +43,12 @@ def open_rejections(request: HttpRequest) -> str:
 def open_conflicts(request: HttpRequest) -> str:
     """Likewise."""
     return _badge(conflicts(request.user).filter(state=Conflict.State.OPEN))
+
+
+@once_per_request
+def loud_incidents(request: HttpRequest) -> str:
+    """Incidents that nobody has taken up; likewise."""
+    return _badge(incidents(request.user).filter(state__in=Incident.LOUD))
 
 
 @once_per_request

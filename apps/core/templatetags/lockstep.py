@@ -57,6 +57,13 @@ LOOKS: dict[str, tuple[str, str]] = {
     "info": ("quiet", "info"),
     "warning": ("warn", "warning"),
     "error": ("bad", "error"),
+    "acknowledged": ("info", "back_hand"),
+    "snoozed": ("quiet", "snooze"),
+    "regressed": ("bad", "settings_backup_restore"),
+    "notice": ("info", "info"),
+    "critical": ("bad", "crisis_alert"),
+    "pending": ("info", "schedule_send"),
+    "sent": ("good", "mark_email_read"),
 }
 
 

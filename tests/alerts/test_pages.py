@@ -1,0 +1,160 @@
+"""Incidents, policies and channels in the admin."""
+
+from __future__ import annotations
+
+import pytest
+from django.urls import reverse
+
+from apps.alerts.models import Channel, Delivery, EscalationPolicy, Incident
+from apps.alerts.services import deliver_due, escalate, resolve, watch
+from apps.audit.models import AuditEvent
+from tests.alerts.conftest import policy_with
+from tests.people import administrator, person, signed_in
+
+pytestmark = pytest.mark.django_db
+
+
+def page(incident: Incident) -> str:
+    return reverse("admin:alerts_incident_change", args=(incident.pk,))
+
+
+def handle(browser, incident, **sent):
+    return browser.post(reverse("admin:alerts_incident_handle", args=(incident.pk,)), sent)
+
+
+@pytest.fixture
+def incident(watched) -> Incident:
+    watched.fails()
+    watch()
+    return Incident.objects.get()
+
+
+def test_an_incident_says_what_is_wrong_and_what_helped_the_last_time(incident, watched, ada):
+    resolve(incident, actor=ada, cause="the certificate had ended", fix="a new certificate")
+    watched.fails()
+    watch()
+    again = Incident.objects.order_by("created_at").last()
+
+    shown = signed_in(administrator()).get(page(again)).content.decode()
+
+    assert "the host does not answer" in shown
+    assert "a new certificate" in shown
+    assert "/api/v1/problems/source.unreachable" in shown
+    assert "Back again" in shown
+    assert "none: nobody is told" in shown
+
+
+def test_it_is_acknowledged_snoozed_commented_and_resolved_there(incident):
+    browser = signed_in(administrator())
+    handle(browser, incident, comment="1", text="looking")
+    handle(browser, incident, acknowledge="1", text="mine")
+    incident.refresh_from_db()
+    assert incident.state == "acknowledged"
+    handle(browser, incident, snooze="1", hours="8")
+    incident.refresh_from_db()
+    assert (incident.state, incident.snoozed_until is not None) == ("snoozed", True)
+    handle(browser, incident, snooze="1", hours="nonsense")
+    incident.refresh_from_db()
+    assert (incident.state, incident.snoozed_until) == ("snoozed", None)
+    handle(browser, incident, resolve="1", cause="c", fix="f")
+    incident.refresh_from_db()
+    assert (incident.state, incident.found_cause, incident.fix) == ("resolved", "c", "f")
+    answer = browser.post(
+        reverse("admin:alerts_incident_handle", args=(incident.pk,)),
+        {"acknowledge": "1"},
+        follow=True,
+    )
+    assert "over already" in answer.content.decode()
+    texts = [line.text for line in incident.timeline.all()]
+    assert texts[1:3] == ["looking", "mine"]
+
+
+def test_who_may_only_look_handles_nothing(incident):
+    browser = signed_in(person("looker", "alerts.view_incident"))
+
+    assert 'name="resolve"' not in browser.get(page(incident)).content.decode()
+    assert handle(browser, incident, resolve="1").status_code == 403
+    incident.refresh_from_db()
+    assert incident.is_live
+
+
+def test_without_a_grant_an_incident_is_not_there(incident):
+    browser = signed_in(person("stranger", "alerts.view_incident", reaches_all=False))
+
+    assert browser.get(page(incident)).status_code in (302, 404)
+    listing = browser.get(reverse("admin:alerts_incident_changelist")).content.decode()
+    assert incident.title not in listing
+
+
+def test_the_sidebar_counts_what_nobody_has_taken_up(incident):
+    browser = signed_in(administrator())
+    shown = browser.get(reverse("admin:alerts_incident_changelist")).content.decode()
+    assert "Incidents" in shown
+    assert incident.title in shown
+
+
+def test_a_channel_shows_its_secret_once_and_sends_a_test(incident):
+    root = administrator()
+    browser = signed_in(root)
+    sent = {"name": "Chat", "kind": "webhook", "url": "https://example.org/hook", "enabled": "on"}
+    shown = browser.post(reverse("admin:alerts_channel_add"), sent).content.decode()
+    channel = Channel.objects.get()
+    assert "whsec_" in shown
+    again = browser.get(reverse("admin:alerts_channel_change", args=(channel.pk,)))
+    assert "whsec_" not in again.content.decode()
+    assert AuditEvent.objects.filter(action="channel.created").count() == 1
+
+    browser.post(reverse("admin:alerts_channel_do", args=(channel.pk, "test")))
+    assert Delivery.objects.get().occasion.startswith("test ")
+    renewed = browser.post(reverse("admin:alerts_channel_do", args=(channel.pk, "renew-secret")))
+    assert "whsec_" in renewed.content.decode()
+
+
+def test_a_webhook_without_an_address_is_explained_in_its_form(db):
+    sent = {"name": "Chat", "kind": "webhook", "url": "gopher://x", "enabled": "on"}
+    shown = signed_in(administrator()).post(reverse("admin:alerts_channel_add"), sent)
+    assert "begins with https://" in shown.content.decode()
+    assert not Channel.objects.exists()
+
+
+def test_a_policy_is_added_with_its_steps(db, mail):
+    root = administrator()
+    sent = {
+        "name": "On call",
+        "is_default": "on",
+        "least_severity": "2",
+        "time_zone": "Europe/Berlin",
+        "work_days": "12345",
+        "work_from": "09:00",
+        "work_until": "17:00",
+        "steps-TOTAL_FORMS": "1",
+        "steps-INITIAL_FORMS": "0",
+        "steps-0-after_minutes": "5",
+        "steps-0-channel": str(mail.pk),
+        "steps-0-people": [str(root.pk)],
+    }
+    browser = signed_in(root)
+    wrong = browser.post(
+        reverse("admin:alerts_escalationpolicy_add"),
+        {**sent, "time_zone": "Mars/Base", "work_until": "08:00"},
+    ).content.decode()
+    assert "no such time zone" in wrong
+    assert "end after they begin" in wrong
+    browser.post(reverse("admin:alerts_escalationpolicy_add"), sent)
+    step = EscalationPolicy.objects.get().steps.get()
+    assert (step.after_minutes, step.people.get()) == (5, root)
+    listing = browser.get(reverse("admin:alerts_escalationpolicy_changelist")).content.decode()
+    assert "after 5 min by Mail" in listing
+
+
+def test_deliveries_are_listed_with_their_errors(incident, ada, mail, settings):
+    policy_with((0, mail, [ada]))
+    settings.LOCKSTEP = {**settings.LOCKSTEP, "MAIL_CONFIGURED": False}
+    Incident.objects.update(next_step_at=incident.created_at)
+    escalate()
+    deliver_due()
+    browser = signed_in(administrator())
+    shown = browser.get(reverse("admin:alerts_delivery_changelist")).content.decode()
+    assert "ada@example.org" in shown
+    assert "LOCKSTEP_MAIL_URL" in shown
+    assert "LOCKSTEP_MAIL_URL" in browser.get(page(incident)).content.decode()
