@@ -12,6 +12,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
+from apps.alerts.models import Incident, Kind, Severity
+from apps.alerts.selectors import live_incidents
 from apps.console import services
 from apps.core.clock import now
 from apps.core.selectors import permits, platform_state, reached, scoped
@@ -32,6 +34,7 @@ CHART_DAYS = 14
 TICKS = 40
 MOST_RULES = 12
 MOST_LINES = 8
+ONLY_INCIDENTS = (Kind.STALE, Kind.AUDIT_BROKEN, Kind.SIGN_INS, Kind.CHANNEL_SILENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ WATCHED = (
     "ledger.view_rejection",
     "ledger.view_conflict",
     "sources.view_source",
+    "alerts.view_incident",
 )
 
 
@@ -186,7 +190,7 @@ def kpis(actor: Any, visible: list[Rule], last: dict[Any, Run], moment: datetime
 def attention(actor: Any, visible: list[Rule], last: dict[Any, Run]) -> list[Attention]:
     """Worst first: what failed, what waits for a person, what was kept out, what is paused."""
     found = [*_failed_rules(visible, last), *_refused_starts(visible)]
-    found += [*_failing_sources(actor), *_breaking_drift(actor)]
+    found += [*_incidents(actor), *_failing_sources(actor), *_breaking_drift(actor)]
     found += [*_waiting_plans(actor), *_restore_requests(actor)]
     found += _open_by_rule(
         visible,
@@ -242,6 +246,21 @@ def _restore_requests(actor: Any) -> list[Attention]:
     listing = reverse("admin:runs_restorerequest_changelist")
     text = f"{count:,} wait{'s' if count == 1 else ''} for an answer"
     return [Attention("Restore requests", text, "Answer them", f"{listing}?state__exact=open")]
+
+
+def _incidents(actor: Any) -> list[Attention]:
+    """Those that nobody has taken up and that no other line tells of."""
+    loud = live_incidents(actor).filter(state__in=Incident.LOUD, kind__in=ONLY_INCIDENTS)
+    return [
+        Attention(
+            incident.title,
+            incident.text,
+            "Open the incident",
+            reverse("admin:alerts_incident_change", args=(incident.pk,)),
+            bad=incident.severity >= Severity.CRITICAL,
+        )
+        for incident in loud[:MOST_LINES]
+    ]
 
 
 def _rule_url(rule: Rule) -> str:

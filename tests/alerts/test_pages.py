@@ -8,7 +8,9 @@ from django.urls import reverse
 from apps.alerts.models import Channel, Delivery, EscalationPolicy, Incident
 from apps.alerts.services import deliver_due, escalate, resolve, watch
 from apps.audit.models import AuditEvent
-from tests.alerts.conftest import policy_with
+from apps.core.clock import now
+from apps.rules.models import Rule
+from tests.alerts.conftest import in_minutes, policy_with
 from tests.people import administrator, person, signed_in
 
 pytestmark = pytest.mark.django_db
@@ -158,3 +160,13 @@ def test_deliveries_are_listed_with_their_errors(incident, ada, mail, settings):
     assert "ada@example.org" in shown
     assert "LOCKSTEP_MAIL_URL" in shown
     assert "LOCKSTEP_MAIL_URL" in browser.get(page(incident)).content.decode()
+
+
+def test_the_overview_tells_of_what_nothing_else_shows(watched):
+    policy_with(fresh_minutes=60)
+    Rule.objects.update(enabled=True, schedule_since=now())
+    watch(in_minutes(61))
+    browser = signed_in(administrator())
+    assert "pair: not fresh" in browser.get(reverse("admin:index")).content.decode()
+    handle(browser, Incident.objects.get(), acknowledge="1")
+    assert "pair: not fresh" not in browser.get(reverse("admin:index")).content.decode()

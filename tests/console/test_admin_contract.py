@@ -14,9 +14,11 @@ from django.test import RequestFactory
 from django.urls import reverse
 
 from apps.accounts.services import create_service_account
+from apps.alerts.models import Channel, Delivery, EscalationPolicy, EscalationStep, Incident
 from apps.api.models import OAuthClient
 from apps.console.site import LockstepAdminSite
 from apps.core.admin import BaseAdmin, ObjectAction, ReadOnlyAdmin
+from apps.core.clock import now
 from apps.ledger.models import Rejection
 from apps.rules.models import SyncDraft
 from apps.runs.models import RestoreRequest, Run
@@ -58,7 +60,19 @@ def pair(tmp_path: Any) -> Pair:
     Drift.objects.create(
         source=pair.mapping.left.source, dataset_name="customers", kind=Drift.Kind.DATASET_ADDED
     )
+    tell_of_an_incident(pair)
     return pair
+
+
+def tell_of_an_incident(pair: Pair) -> None:
+    """An incident of the rule, a policy, a channel and a message."""
+    policy = EscalationPolicy.objects.create(name="On call", is_default=True)
+    channel = Channel.objects.create(name="Mail")
+    EscalationStep.objects.create(policy=policy, channel=channel)
+    incident = Incident.objects.create(
+        kind="stale", fingerprint="x", rule=pair.rule, title="x", severity=2, last_seen_at=now()
+    )
+    Delivery.objects.create(incident=incident, channel=channel, occasion="step 1")
 
 
 def model_admins() -> Iterator[Any]:

@@ -13,8 +13,10 @@ from django.test import Client
 from apps.accounts.models import Grant, Level, ServiceAccount, StandardRole, Token, User
 from apps.accounts.roles import ROLES
 from apps.accounts.services import create_service_account, create_token, give_grant
+from apps.alerts.models import Channel, Delivery, EscalationPolicy, Incident, Kind
 from apps.api.models import OAuthClient
 from apps.audit.models import AuditEvent, SavedFilter
+from apps.core.clock import now
 from apps.core.models import DataKey
 from apps.engine.spec import CheckKind, CheckSpec
 from apps.ledger.models import Change, Conflict, Rejection
@@ -89,7 +91,19 @@ class Realm:
             Change: Change.objects.filter(rule_id=rule.pk).earliest("id"),
             Conflict: Conflict.objects.get(rule_id=rule.pk),
             Rejection: Rejection.objects.get(rule_id=rule.pk),
+            Incident: self._incident(rule),
         }
+        self.rows[Delivery] = self.rows[Incident].deliveries.get()
+
+    def _incident(self, rule: Rule) -> Incident:
+        """One of the rule, of which somebody was told."""
+        incident = Incident.objects.create(
+            kind=Kind.STALE, fingerprint=f"stale|{rule.pk}|", rule=rule, title=rule.name,
+            severity=2, last_seen_at=now(),
+        )  # fmt: skip
+        channel, _ = Channel.objects.get_or_create(name="Mail")
+        Delivery.objects.create(incident=incident, channel=channel, occasion="step 1")
+        return incident
 
     @property
     def address(self) -> Address:
@@ -128,6 +142,8 @@ class World:
                 allowed_scopes=["runs:read"],
             ),
             DataKey: DataKey.objects.earliest("created_at"),
+            Channel: Channel.objects.get(),
+            EscalationPolicy: EscalationPolicy.objects.create(name="On call"),
         }
         shared[Token], _ = create_token(
             shared[ServiceAccount], name="nightly", scopes=["runs:read"], days=1, actor=None

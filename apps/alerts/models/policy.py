@@ -103,7 +103,6 @@ class EscalationStep(BaseModel):
 
     class Meta:
         ordering = ["after_minutes", "created_at"]
-        default_permissions = ()
 
     def __str__(self) -> str:
         return f"after {self.after_minutes} min by {self.channel}"
