@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from apps.accounts.models import User
 from apps.alerts import problems
@@ -243,6 +244,22 @@ def test_handling_needs_its_permission_and_reach_and_is_on_record(watched, ada):
     assert (only().state, only().acknowledged_by) == ("acknowledged", ada)
     assert [line.text for line in only().timeline.all()][1:] == ["on it", "the host is back"]
     assert AuditEvent.objects.get(action="incident.acknowledged").actor_label == "ada"
+
+
+def test_what_stays_as_it_is_costs_one_question_for_all(watched, tmp_path):
+    def asked() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            watch()
+        return len(captured)
+
+    watched.fails()
+    watch()
+    alone = asked()
+    for name in ("b", "c"):
+        Watched(tmp_path, name=name, fields=watched.fields).fails()
+    watch()
+
+    assert asked() == alone
 
 
 def test_severities_are_words():

@@ -31,6 +31,7 @@ class IncidentAdmin(ReadOnlyAdmin):
     list_filter = ("state", "severity", "kind", ("rule", RelatedFilter), ("source", RelatedFilter))
     list_select_related = ("rule", "source")
     search_fields = ("title", "cause_code")
+    ordering = ("-last_seen_at", "-severity", "-created_at")  # what is there now, worst first
     paginator = InfinitePaginator
     nothing_yet = NextStep(
         "Nothing is wrong, and nothing was. Failed runs, rules that are not fresh, sources that "

@@ -34,12 +34,16 @@ def watch(moment: datetime | None = None) -> None:
         incident.fingerprint: incident
         for incident in Incident.objects.filter(state__in=Incident.LIVE, kind__in=looked_at)
     }
+    as_before = []
     for problem in found.values():
         incident = live.pop(problem.fingerprint, None)
         if incident is None:
             _open(problem, moment, policies)
+        elif _is_as_before(incident, problem) and not _wakes(incident, moment):
+            as_before.append(incident.pk)
         else:
             _see_again(incident.pk, problem, moment, policies)
+    Incident.objects.filter(pk__in=as_before).update(last_seen_at=moment)
     for incident in live.values():
         _over(incident.pk)
 
@@ -84,6 +88,14 @@ def _open(problem: Problem, moment: datetime, policies: Policies) -> None:
         logger.info("another watcher has opened the incident %s", problem.fingerprint)
 
 
+def _is_as_before(incident: Incident, problem: Problem) -> bool:
+    """Whether nothing is to be said but that it is still there."""
+    seen = (incident.evidence, incident.size, incident.severity, incident.title, incident.text)
+    return seen == (
+        problem.evidence, problem.size, problem.severity, problem.title[:300], problem.text
+    )  # fmt: skip
+
+
 def _describe(incident: Incident, problem: Problem, moment: datetime) -> None:
     incident.severity = problem.severity
     incident.title = problem.title[:300]
@@ -109,7 +121,8 @@ def _see_again(incident_id: UUID, problem: Problem, moment: datetime, policies: 
     _describe(incident, problem, moment)
     if worse:
         note(incident, IncidentEvent.Kind.WORSE, Severity(problem.severity).label)
-    if incident.state == IncidentState.SNOOZED and (worse or _wakes(incident, moment)):
+    asleep = incident.state == IncidentState.SNOOZED
+    if asleep and (worse or _wakes(incident, moment)):
         incident.state = IncidentState.OPEN
         incident.snoozed_until = incident.snoozed_size = None
         note(incident, IncidentEvent.Kind.WOKEN, problem.text)
@@ -120,6 +133,9 @@ def _see_again(incident_id: UUID, problem: Problem, moment: datetime, policies: 
 
 
 def _wakes(incident: Incident, moment: datetime) -> bool:
+    """Whether it was snoozed for long enough, or is much worse now."""
+    if incident.state != IncidentState.SNOOZED:
+        return False
     if incident.snoozed_until is not None and incident.snoozed_until <= moment:
         return True
     before = incident.snoozed_size or 0
