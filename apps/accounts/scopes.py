@@ -91,6 +91,16 @@ SCOPES = {
             "ledger.view_rejection",
         ),
         _scope("rejections:replay", "Replay and dismiss rejections", "ledger.replay_rejection"),
+        _scope(
+            "metrics:read",
+            "Read figures of rules, runs and incidents, as Prometheus does",
+            "rules.view_rule",
+            "runs.view_run",
+            "runs.view_partition",
+            "ledger.view_rejection",
+            "ledger.view_conflict",
+            "alerts.view_incident",
+        ),
         _scope("audit:read", "Read the audit log", "audit.view_auditevent"),
     )
 }

@@ -12,6 +12,7 @@ from apps.api.explaining import problem
 from apps.api.problems import not_there
 from apps.api.views.audit import Audit
 from apps.api.views.mappings import Mappings
+from apps.api.views.metrics import Metrics
 from apps.api.views.records import Conflicts, Records, Rejections
 from apps.api.views.rules import Rules
 from apps.api.views.runs import Changes, Runs
@@ -61,6 +62,7 @@ urlpatterns = [
     *_acts("rejections", Rejections, "dismiss"),
     _at("audit", Audit, get="list"),
     _at("audit/<uuid:id>", Audit, get="retrieve"),
+    _at("metrics", Metrics, get="list"),
     path("v1/problems/<str:code>", problem, name="problem"),
     path("v1/openapi.json", admin.site.admin_view(Document.as_view()), name="openapi"),
     path("v1/docs", admin.site.admin_view(InteractiveDocument.as_view()), name="docs"),
