@@ -18,7 +18,7 @@ from oauth2_provider.models import AccessToken, Grant, RefreshToken
 from apps.accounts.models import ServiceAccount, User
 from apps.accounts.services import create_service_account, remove_all_factors, void_tokens
 from apps.accounts.token_text import new_text
-from apps.api.models import OAuthClient
+from apps.api.models import OAuthClient, UsedCode
 from apps.api.oauth.secret_texts import SECRET
 from apps.api.tasks import forget_calls
 from apps.audit.models import AuditEvent
@@ -320,6 +320,20 @@ def test_a_refresh_token_is_replaced_and_its_reuse_ends_the_family(ada):
     assert refreshed(flow, second["refresh_token"]).status_code == 400
     assert not works(second["access_token"])
     assert "used again" in AuditEvent.objects.filter(action="token.refused").latest("id").reason
+
+
+def test_however_often_it_is_refreshed_a_consent_ends(ada, settings):
+    flow = Flow(ada, *client_of())
+    held = flow.redeems(flow.code()).json()
+    long_ago = now() - timedelta(days=settings.LOCKSTEP["TOKEN_DAYS"] - 1)
+    UsedCode.objects.update(used_at=long_ago)
+    forget_calls()  # remembers when a consent was given that is still in use
+    held = refreshed(flow, held["refresh_token"]).json()
+    assert works(held["access_token"])
+
+    UsedCode.objects.update(used_at=long_ago - timedelta(days=2))
+
+    assert refreshed(flow, held["refresh_token"]).status_code == 400
 
 
 def test_a_refresh_token_of_another_client_is_worth_nothing(ada):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 from oauth2_provider.models import (
     clear_expired,
     get_access_token_model,
@@ -66,4 +67,6 @@ def end_tokens(client: OAuthClient, person: User | None = None) -> bool:
 def forget_ended() -> None:
     """Remove what has ended long enough ago."""
     clear_expired()
-    UsedCode.objects.filter(used_at__lte=now() - REMEMBERED).delete()
+    living = get_refresh_token_model().objects.filter(revoked=None, token_family=OuterRef("family"))
+    old = UsedCode.objects.filter(~Exists(living), used_at__lte=now() - REMEMBERED)
+    old.delete()

@@ -8,8 +8,10 @@ hold it has stolen it (RFC 9700, sections 4.2.4 and 4.14.2).
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from oauth2_provider.models import (
     get_access_token_model,
@@ -114,9 +116,10 @@ class StrictValidator(OAuth2Validator):  # type: ignore[misc]
             _record_replay(known.application, known.user, "a refresh token was used again")
         if not valid or known is None:
             return False
-        first = rows.model.objects.filter(token_family=known.token_family)
-        issued_at = first.order_by("created").values_list("created", flat=True)[0]
-        return acts_for(request.user, issued_at) and client_may_act(client, request.user)
+        begun = _begun(known.token_family)
+        if now() - begun > timedelta(days=settings.LOCKSTEP["TOKEN_DAYS"]):
+            return False  # however often it was refreshed: the person has to consent anew
+        return acts_for(request.user, begun) and client_may_act(client, request.user)
 
     @staticmethod
     def _refuse_replay(digest: str) -> None:
@@ -131,6 +134,14 @@ class StrictValidator(OAuth2Validator):  # type: ignore[misc]
         with transaction.atomic():
             revoke_family(used.family)
             _record_replay(first.application, first.user, "an authorization code was used again")
+
+
+def _begun(family: Any) -> datetime:
+    """When somebody consented to what these refresh tokens came of."""
+    code = UsedCode.objects.filter(family=family).values_list("used_at", flat=True)
+    kept = get_refresh_token_model().objects.filter(token_family=family)
+    first: datetime = (*code, *kept.order_by("created").values_list("created", flat=True)[:1])[0]
+    return first
 
 
 def revoke_family(family: Any) -> None:
