@@ -29,7 +29,7 @@ from apps.connectors.errors import ExpressionRefused
 from apps.connectors.types import NeutralType
 from apps.engine.functions import FUNCTIONS, REASONS
 
-__all__ = ["FUNCTIONS", "Expression", "LookupCall", "parse_expression"]
+__all__ = ["FUNCTIONS", "Expression", "LookupCall", "names_read", "parse_expression"]
 
 MAX_LENGTH = 5_000
 MAX_TOKENS = 1_500
@@ -126,6 +126,14 @@ def parse_expression(
     return _Reader(text, fields, lookups, where, columns or {}).read()
 
 
+def names_read(text: str) -> frozenset[str]:
+    """The names that an expression reads, as it writes them, whether there are such fields or not.
+
+    Raises ExpressionRefused for one that cannot be understood.
+    """
+    return _Reader(text, {}, (), "", {}).names()
+
+
 class _Reader:
     """One pass over one expression."""
 
@@ -164,6 +172,11 @@ class _Reader:
             lookups=frozenset(call.name for call in self.calls.values()),
             calls=tuple(sorted(self.calls.values(), key=lambda call: (call.level, call.column))),
         )
+
+    def names(self) -> frozenset[str]:
+        self._check_size()
+        self._tokenize()
+        return frozenset(name.name for name in self._parse().find_all(exp.Identifier))
 
     def _refused(self, message: str, word: str = "", remedy: str = "") -> ExpressionRefused:
         place = next(

@@ -7,10 +7,13 @@ the fields of the other side that hold the same values.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from apps.connectors.errors import ExpressionRefused
+from apps.engine.expressions import names_read
 from apps.engine.spec import FieldMappingSpec
 from apps.mappings.models import FieldMapping, MappingVersion
 from apps.mappings.models import Mapping as MappingRow
@@ -27,25 +30,74 @@ class Sides(NamedTuple):
     right: frozenset[str] = frozenset()
 
 
+Place = tuple[str, str]
+"""A side and the name of a field of it."""
+
+
 def flowing(left: UUID, right: UUID, rows: Iterable[Any], marked: Names) -> Sides:
     """The marked fields of a mapping between two datasets, and those that share their values.
 
-    rows: its field mappings (`left`, `right`, `to_right`, `to_left`).
+    rows: its field mappings (`left`, `right`, `to_right`, `to_left`). First, over any number of
+    steps, all whose values flow into a marked field; then all that these flow into.
     """
-    lefts = set(marked.get(left, ()))
-    rights = set(marked.get(right, ()))
-    for row in rows:
-        sources = {row.left} if row.left else set(_words(row.to_right))
-        if sources & lefts:
-            rights.add(row.right)
-        elif row.right in rights:
-            lefts |= sources
-    return Sides(frozenset(lefts - {""}), frozenset(rights))
+    chosen = list(rows)
+    names = {"left": set(marked.get(left, ())), "right": set(marked.get(right, ()))}
+    start = {(side, name) for side, known in names.items() for name in known}
+    if not start:
+        return Sides()
+    for row in chosen:
+        names["left"].add(row.left)
+        names["right"].add(row.right)
+    flows = {flow for row in chosen for flow in _flows(row, names)}
+    origins = _reached(start, {(target, source) for source, target in flows})
+    found = _reached(origins, flows)
+    return Sides(*(frozenset(name for at, name in found if at == side) for side in names))
 
 
-def _words(expression: str) -> list[str]:
-    """What may be fields in an expression: words that are not called."""
-    return re.findall(r"\b\w+\b(?!\s*\()", expression or "")
+def _flows(row: Any, names: Mapping[str, Collection[str]]) -> Iterator[tuple[Place, Place]]:
+    """From where to where a field mapping carries values. names: of known fields, by side.
+
+    Without an expression the value is copied, in two-way rules in both directions.
+    """
+    target = ("right", row.right)
+    for name in _names_in(row.to_right, names["left"]) if row.to_right else {row.left} - {""}:
+        yield ("left", name), target
+    if not row.left:
+        return
+    back = {row.right} if not row.to_right else set()
+    for name in _names_in(row.to_left, names["right"]) if row.to_left else back:
+        yield ("right", name), ("left", row.left)
+
+
+def _reached(start: set[Place], flows: Iterable[tuple[Place, Place]]) -> set[Place]:
+    """Where one comes to from these places, over any number of steps."""
+    onward: dict[Place, list[Place]] = {}
+    for source, target in flows:
+        onward.setdefault(source, []).append(target)
+    found, waiting = set(start), list(start)
+    while waiting:
+        for target in onward.get(waiting.pop(), ()):
+            if target not in found:
+                found.add(target)
+                waiting.append(target)
+    return found
+
+
+def _names_in(expression: str, known: Iterable[str]) -> set[str]:
+    """The fields that an expression reads; known ones also where it writes them in other case."""
+    words = _words(expression)
+    folded = {word.casefold() for word in words}
+    return {*words, *(name for name in known if name.casefold() in folded)} - {""}
+
+
+@lru_cache(maxsize=4096)
+def _words(expression: str) -> frozenset[str]:
+    """The names that an expression reads; of one that is refused, all that may be names."""
+    try:
+        return names_read(expression)
+    except ExpressionRefused:
+        quoted = re.findall(r'"([^"]+)"', expression)
+        return frozenset([*quoted, *re.findall(r"\w+", expression)])
 
 
 def names_by_dataset(fields: Iterable[Field]) -> Names:
