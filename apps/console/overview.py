@@ -206,6 +206,7 @@ def attention(actor: Any, visible: list[Rule], last: dict[Any, Run]) -> list[Att
         "Look at them",
         reverse("admin:ledger_rejection_changelist") + "?rule={}&state__exact=open",
     )
+    found += _unsearchable(visible, runs(actor))
     found += [
         Attention(rule.name, "Paused: it does not run", "Open the rule", _rule_url(rule))
         for rule in visible
@@ -223,6 +224,23 @@ def _open_by_rule(
         Attention(rule.name, text.format(f"{counted[rule.pk]:,}"), label, url.format(rule.pk))
         for rule in visible
         if counted.get(rule.pk)
+    ]
+
+
+def _unsearchable(visible: list[Rule], seen: QuerySet[Run]) -> list[Attention]:
+    """Rules with runs whose old values could not be read, so that searches do not find them."""
+    failing = seen.filter(former_values_kept=False, finished_at__isnull=False)
+    failing = failing.filter(former_values_failures__gt=0).order_by("finished_at")
+    last = {run.rule_id: run for run in failing[:TICKS]}
+    return [
+        Attention(
+            rule.name,
+            "Old values cannot be found by searching: a run's changes cannot be read",
+            "See the run's log",
+            reverse("admin:runs_run_change", args=(last[rule.pk].pk,)),
+        )
+        for rule in visible
+        if rule.pk in last
     ]
 
 

@@ -1,4 +1,4 @@
-"""Columns of protected values: each says what its values are bound to."""
+"""Columns of protected values, which say what these are bound to, and of indices of persons."""
 
 from __future__ import annotations
 
@@ -67,3 +67,33 @@ class SealedContentField(SealedField):
     def __init__(self, *args: Any, key_column: str = "", **kwargs: Any) -> None:
         self.key_column = key_column
         super().__init__(*args, **kwargs)
+
+
+class SubjectIndexField(models.BinaryField):  # type: ignore[type-arg]
+    """Says whom a row is about, by blind index (`core.keys.subjects`); NULL: no person.
+
+    The row goes when the person is erased. Whoever erases finds such rows by this field.
+    time: the column that says when the row's content was met; what was met after an erasure is
+    about somebody else.
+    """
+
+    def __init__(self, *args: Any, time: str = "", **kwargs: Any) -> None:
+        self.time = time
+        super().__init__(*args, **{"max_length": 32, "null": True, **kwargs})
+
+    def deconstruct(self) -> Any:
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django.db.models.BinaryField", args, kwargs
+
+    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
+        found = super().check(**kwargs)
+        if not self.time:
+            found.append(
+                checks.Error(
+                    "An index of a person has to say when its row's content was met.",
+                    hint="Give it `time`.",
+                    obj=self,
+                    id="lockstep.E102",
+                )
+            )
+        return found

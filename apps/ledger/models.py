@@ -17,7 +17,7 @@ from django.db import models
 from django.db.models import Q
 
 from apps.core.clock import new_id, now
-from apps.core.fields import SealedContentField, SealedField
+from apps.core.fields import SealedContentField, SealedField, SubjectIndexField
 from apps.core.models import BaseModel
 from apps.core.protected import (
     ErasedValueError,
@@ -356,7 +356,8 @@ class FormerValue(models.Model):
     """A word of a value that a change replaced or removed, as a keyed hash: people find records by
     what they were called, also when they are gone from every platform.
 
-    Of fields that are marked as searchable. See `selectors.words`.
+    Of fields that are marked as searchable. See `selectors.words`. It goes with an erasure of the
+    person whom the record is about.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -364,11 +365,17 @@ class FormerValue(models.Model):
     rule_id = models.UUIDField(db_index=True)
     change_id = models.BigIntegerField()
     planned_at = models.DateTimeField(db_index=True)  # of the change
+    subject = SubjectIndexField(time="planned_at")
 
     class Meta:
-        constraints = [
+        constraints = [  # the index of the search, too: a word's changes by their time
             models.UniqueConstraint(
-                fields=["token", "rule_id", "change_id"], name="one_word_per_change"
+                fields=["token", "planned_at", "change_id"], name="one_word_per_change"
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["subject"], condition=Q(subject__isnull=False), name="word_by_subject"
             )
         ]
 

@@ -163,6 +163,9 @@ class Run(BaseModel, Counters):
     remedy = models.TextField(blank=True)
     accuracy = models.JSONField(null=True)  # what verification counted
     former_values_kept = models.BooleanField(default=False)  # its old values can be searched
+    former_values_after = models.DateTimeField(null=True)  # until then: a lease, or a pause
+    former_values_failures = models.PositiveSmallIntegerField(default=0)
+    former_values_error = models.CharField(max_length=60, blank=True)  # code of the last failure
 
     class Meta:
         ordering = ["-created_at"]
@@ -367,7 +370,8 @@ class Checkpoint(models.Model):
     swept_at = models.DateTimeField(null=True)
     succeeded_at = models.DateTimeField(null=True)
     locations = models.JSONField(default=dict)  # side -> where its data was then
-    searched = models.JSONField(default=dict)  # side -> fields whose old values are searchable
+    # Side -> fields whose old values are searchable; `subject` -> side and field of the person.
+    searched = models.JSONField(default=dict)
     version = models.ForeignKey(RuleVersion, null=True, on_delete=models.SET_NULL)
     updated_at = models.DateTimeField(auto_now=True)
 

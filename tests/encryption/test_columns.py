@@ -24,6 +24,7 @@ PUBLIC = {
     "ledger.change.left_hash": "hash of a key that stands beside it",
     "ledger.change.right_hash": "hash of a key that stands beside it",
     "ledger.formervalue.token": "a keyed hash",
+    "ledger.formervalue.subject": "a keyed hash",
     "ledger.link.left_hash": "hash of a key that stands beside it",
     "ledger.link.right_hash": "hash of a key that stands beside it",
     "ledger.conflict.left_hash": "hash of a key that stands beside it",

@@ -21,10 +21,15 @@ from apps.core.protected import ErasedValueError, ProtectedValueError, seal, uns
 from apps.encryption import services
 from apps.encryption.services import rotation as rotating
 from apps.encryption.services.register import RegisterUnwritable, register_file
-from apps.ledger.models import ERASED, Rejection
+from apps.ledger.models import ERASED, FormerValue, Rejection
+from apps.ledger.selectors import copies_beyond_subjects
+from apps.ledger.selectors.words import token
+from apps.runs.models import Run
+from apps.runs.services import follow_searchable_fields, keep_former_values_of_runs
 from apps.sources.models import Dataset
 from tests.people import administrator, person, signed_in
 from tests.platforms import PLAIN_FIELDS, Pair
+from tests.two_way import TwoWay
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PLACE = "rejection|1|record"
@@ -59,7 +64,7 @@ def rejection(number: int) -> Rejection:
 
 def erase(dataset: Dataset, value: str = "1", **given: Any) -> int:
     given = {"actor": None, "reason": "asked for it", **given}
-    return services.erase_subject(dataset.pk, value, **given)
+    return services.erase_subject(dataset.pk, value, **given).keys
 
 
 def test_what_is_kept_of_a_person_is_under_the_persons_key(customers: Dataset):
@@ -229,7 +234,7 @@ def test_the_register_names_nobody(customers: Dataset):
     erase(customers)
 
     text = register_file().read_text()
-    assert set(json.loads(text)) == {"at", "index", "mac"}
+    assert set(json.loads(text)) == {"at", "index", "dataset", "mac"}
     assert register_file().stat().st_mode & 0o077 == 0
 
 
@@ -264,9 +269,113 @@ def test_the_command_line_erases_and_says_what_is_left(customers: Dataset):
     out = StringIO()
     words = ["encryption", "erase", str(customers), "1", "--reason", "asked", "--json"]
     call_command("lockstep", *words, stdout=out)
-    assert json.loads(out.getvalue()) == {"keys": 1, "segments": 0, "changes": 0}
+    left = {"segments": 0, "changes": 0, "words": 0}
+    assert json.loads(out.getvalue()) == {"keys": 1, "traces": 0, **left}
     assert rejection(1).record() is None
 
     out = StringIO()
     call_command("lockstep", "encryption", "replay-erasures", "--json", stdout=out)
     assert json.loads(out.getvalue())["entries"] == 1
+
+
+# Words of former values
+
+
+@pytest.fixture
+def renamed(tmp_path: Path) -> TwoWay:
+    """Three contacts whose names were changed; `id` says who they are, and is their key."""
+    pair = TwoWay(tmp_path)
+    name_subject(pair, "id")
+    pair.add_contacts(3)
+    pair.run()
+    rename_all(pair)
+    return pair
+
+
+def name_subject(pair: TwoWay, field: str) -> None:
+    Dataset.objects.filter(pk=pair.mapping.left_id).update(subject_field=field)
+
+
+def rename_all(pair: TwoWay) -> None:
+    pair.on_left("UPDATE contacts SET name = 'Renamed ' || id")
+    pair.run()
+    keep_former_values_of_runs()
+    assert words_found(pair) == 3
+
+
+def words_found(pair: TwoWay) -> int:
+    return FormerValue.objects.filter(token=token("lopez")).count()
+
+
+def test_words_of_former_values_go_with_the_person(renamed: TwoWay):
+    done = services.erase_subject(renamed.mapping.left_id, "1", actor=None, reason="asked")
+    assert done.traces > 0
+    assert words_found(renamed) == 2
+    event = AuditEvent.objects.get(action="subject.erased")
+    assert event.details["traces"] == done.traces
+
+
+def test_nobody_keeps_words_anew_of_who_was_erased(renamed: TwoWay):
+    erase(renamed.mapping.left)
+    Run.objects.update(former_values_kept=False)
+    keep_former_values_of_runs()
+    assert words_found(renamed) == 2
+
+    renamed.on_left("UPDATE contacts SET name = 'Lopez again' WHERE id = 1")
+    renamed.run()
+    renamed.on_left("UPDATE contacts SET name = 'Somebody' WHERE id = 1")
+    renamed.run()
+    keep_former_values_of_runs()
+    assert words_found(renamed) == 3  # of what came after the erasure
+
+
+def test_words_come_back_with_no_restore(renamed: TwoWay):
+    kept = list(FormerValue.objects.values())
+    erase(renamed.mapping.left)
+    SubjectKey.objects.all().delete()
+    FormerValue.objects.all().delete()
+    FormerValue.objects.bulk_create([FormerValue(**row) for row in kept])
+    assert words_found(renamed) == 3
+
+    assert services.replay_erasures().traces > 0
+    assert words_found(renamed) == 2
+    Run.objects.update(former_values_kept=False)
+    keep_former_values_of_runs()
+    assert words_found(renamed) == 2
+
+
+def test_the_proof_finds_words_of_who_was_erased(renamed: TwoWay):
+    kept = list(FormerValue.objects.values())
+    erase(renamed.mapping.left)
+    assert services.prove(actor=None).is_sound
+    FormerValue.objects.all().delete()
+    FormerValue.objects.bulk_create([FormerValue(**row) for row in kept])
+
+    proven = services.prove(actor=None)
+    assert not proven.is_sound
+    assert proven.traces > 0
+    services.replay_erasures()
+    assert services.prove(actor=None).is_sound
+
+
+def test_words_of_records_of_which_nobody_knows_whom_they_are_about_go_with_anybody(renamed):
+    """An edit of the name does not tell the address, which says who somebody is here."""
+    name_subject(renamed, "mail")
+    assert follow_searchable_fields() == 1
+    keep_former_values_of_runs()
+    assert words_found(renamed) == 3
+
+    erase(renamed.mapping.left, "m.lopez1@example.com")
+    assert words_found(renamed) == 0
+    Run.objects.update(former_values_kept=False)
+    keep_former_values_of_runs()
+    assert words_found(renamed) == 0
+
+
+def test_an_erasure_says_which_words_it_does_not_reach(renamed: TwoWay):
+    words = FormerValue.objects.count()
+    out = StringIO()
+    command = ["encryption", "erase", str(renamed.mapping.right), "1", "--reason", "x", "--json"]
+    call_command("lockstep", *command, stdout=out)
+    assert json.loads(out.getvalue())["words"] == words
+    assert copies_beyond_subjects(renamed.mapping.left_id).words == 0

@@ -15,10 +15,11 @@ from apps.core.clock import now
 from apps.ledger.models import Change, FormerValue, Segment
 from apps.ledger.selectors.former_values import find_by_former_value
 from apps.ledger.selectors.words import words_of
-from apps.ledger.services import forget_rule, maintain
+from apps.ledger.services import forget_rule, former_values, keep_former_values, maintain
 from apps.rules.models import Rule
 from apps.runs.models import Run
 from apps.runs.services import follow_searchable_fields, keep_former_values_of_runs
+from apps.runs.services import former_values as keeping
 from apps.sources.models import Field
 from tests.people import administrator, person, signed_in
 from tests.two_way import TwoWay, key
@@ -144,6 +145,133 @@ def test_a_field_that_is_marked_later_is_searched_back_to_the_beginning(pair):
     keep_former_values_of_runs()
     assert found("120.50") == [key(1), key(2)]
     assert follow_searchable_fields() == 0
+
+
+@pages
+def test_a_field_that_is_unmarked_is_searched_no_more_and_keeps_no_words(pair):
+    before = FormerValue.objects.count()
+    Field.objects.filter(name__in=("name", "display_name")).update(searchable=False)
+    assert follow_searchable_fields() == 1
+    assert not FormerValue.objects.exists()
+    keep_former_values_of_runs()
+    assert found("lopez") == []
+    assert found("+49 30 901820") == [key(1)]
+    assert 0 < FormerValue.objects.count() < before
+    Field.objects.update(searchable=False)
+    assert follow_searchable_fields() == 1
+    assert not FormerValue.objects.exists()
+
+
+def damage(run: Run) -> None:
+    """What the run replaced cannot be opened any more."""
+    Change.objects.filter(run_id=run.pk).update(sealed_images=b"\x02damaged")
+
+
+@pages
+def test_a_run_that_cannot_be_read_holds_up_no_other_and_is_tried_again_later(pair, monkeypatch):
+    forget_all()
+    renaming = Run.objects.order_by("finished_at")[1]
+    kept = list(Change.objects.filter(run_id=renaming.pk).values_list("pk", "sealed_images"))
+    damage(renaming)
+
+    assert keep_former_values_of_runs() == Run.objects.count() - 1
+    assert found("Weiß") == [key(1)]
+    renaming.refresh_from_db()
+    assert renaming.former_values_error == "protected.unreadable"
+    assert "(protected.unreadable)" in renaming.log.last().message
+    assert keep_former_values_of_runs() == 0  # not yet
+
+    pauses = []
+    for _ in range(3):
+        Run.objects.filter(former_values_failures__gt=0).update(former_values_after=now())
+        assert keep_former_values_of_runs() == 0
+        renaming.refresh_from_db()
+        pauses.append(renaming.former_values_after - now())
+    assert pauses == sorted(pauses)
+    assert renaming.log.filter(level="error").count() == 1
+
+    for pk, sealed in kept:
+        Change.objects.filter(pk=pk).update(sealed_images=sealed)
+    Run.objects.filter(former_values_failures__gt=0).update(former_values_after=now())
+    assert keep_former_values_of_runs() == 1
+    renaming.refresh_from_db()
+    assert (renaming.former_values_error, renaming.former_values_failures) == ("", 0)
+    assert "can be found" in renaming.log.last().message
+
+
+def forget_all() -> None:
+    FormerValue.objects.all().delete()
+    Run.objects.update(former_values_kept=False)
+
+
+@pages
+def test_an_error_that_nobody_foresaw_stops_no_other_run(pair, monkeypatch):
+    forget_all()
+    monkeypatch.setattr(former_values, "words_of", broken_once())
+    assert keep_former_values_of_runs() == Run.objects.count() - 1
+    assert Run.objects.get(former_values_kept=False).former_values_error == "internal"
+
+
+def broken_once() -> Any:
+    calls = iter([True])
+
+    def words(value: str) -> list[str]:
+        if next(calls, False):
+            raise ValueError(f"cannot cut {value}")
+        return words_of(value)
+
+    return words
+
+
+@pages
+def test_the_overview_names_rules_whose_old_values_cannot_be_read(pair):
+    forget_all()
+    damage(Run.objects.order_by("finished_at")[1])
+    keep_former_values_of_runs()
+    page = signed_in(administrator()).get(reverse("admin:index")).content.decode()
+    assert "cannot be found by searching" in page
+
+
+@pages
+def test_two_workers_share_the_runs_and_keep_each_once(pair, monkeypatch):
+    forget_all()
+    seen: list[Any] = []
+
+    def and_another(rule_id: Any, run_id: Any, names: Any, *, before_each: Any) -> None:
+        seen.append(run_id)
+        if len(seen) == 1:
+            assert keep_former_values_of_runs() == Run.objects.count() - 1
+        keep_former_values(rule_id, run_id, names, before_each=before_each)
+
+    monkeypatch.setattr(keeping, "keep_former_values", and_another)
+    assert keep_former_values_of_runs() == 1
+    assert len(seen) == len(set(seen)) == Run.objects.count()
+    assert found("lopez") == [key(1)]
+
+
+@pages
+def test_a_worker_that_has_lost_its_run_writes_nothing(pair, monkeypatch):
+    """Fields were unmarked while it read: its words would stay for ever."""
+    forget_all()
+
+    def too_late(rule_id: Any, run_id: Any, names: Any, *, before_each: Any) -> None:
+        Field.objects.update(searchable=False)
+        follow_searchable_fields()
+        keep_former_values(rule_id, run_id, names, before_each=before_each)
+
+    monkeypatch.setattr(keeping, "keep_former_values", too_late)
+    assert keep_former_values_of_runs() == Run.objects.count() - 1
+    assert not FormerValue.objects.exists()
+    assert Run.objects.filter(former_values_kept=False).exists()
+
+
+@pages
+def test_what_a_lost_worker_had_begun_is_gone_on_with_when_its_lease_is_over(pair):
+    forget_all()
+    Run.objects.update(former_values_after=now() + timedelta(minutes=1))
+    assert keep_former_values_of_runs() == 0
+    Run.objects.update(former_values_after=now())
+    assert keep_former_values_of_runs() == Run.objects.count()
 
 
 def search(user: Any, text: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
+from dataclasses import asdict
 
 from apps.console.command_line.naming import find_dataset
 from apps.console.command_line.output import DONE, FAILED, WITH_REJECTIONS, Output
@@ -98,6 +99,11 @@ def _print(proven: Proven, output: Output) -> None:
     for file in proven.files:
         word = "encrypted" if file.is_encrypted else "PLAIN"
         output.line(f"{'spilled ' + file.path:<{width}}  {file.size:,} bytes, {word}")
+    if proven.traces:
+        output.line(
+            f"{proven.traces:,} hashes are about persons who have been erased: "
+            "`lockstep encryption replay-erasures` removes them."
+        )
     if proven.is_sound:
         output.line("Everything stored is encrypted and can be read.")
     else:
@@ -106,16 +112,22 @@ def _print(proven: Proven, output: Output) -> None:
 
 def erase(arguments: Namespace, output: Output) -> int:
     dataset = find_dataset(arguments.dataset)
-    keys = services.erase_subject(
+    erased = services.erase_subject(
         dataset.pk, arguments.subject, actor=None, reason=arguments.reason
     )
-    segments, changes = copies_beyond_subjects(dataset.pk)
-    output.result({"keys": keys, "segments": segments, "changes": changes})
-    output.line(f"{keys} keys were destroyed; what was under them cannot be read any more.")
-    if segments or changes:
+    left = copies_beyond_subjects(dataset.pk)
+    output.result({"keys": erased.keys, "traces": erased.traces, **asdict(left)})
+    output.line(f"{erased.keys} keys were destroyed; what was under them cannot be read any more.")
+    output.line(f"{erased.traces:,} hashes of words of former values were removed.")
+    if left.segments or left.changes:
         output.line(
-            f"Not under such a key are {segments:,} segments and {changes:,} changes of rules over "
-            "this dataset: they may hold values of the person until their time is over."
+            f"Not under such a key are {left.segments:,} segments and {left.changes:,} changes of "
+            "rules over this dataset: they may hold values of the person until their time is over."
+        )
+    if left.words:
+        output.line(
+            f"Of {left.words:,} hashes of words of former values of these rules this dataset does "
+            "not say whom they are about: erase the person in the dataset that does, too."
         )
     return DONE
 
@@ -123,9 +135,17 @@ def erase(arguments: Namespace, output: Output) -> int:
 def replay_erasures(arguments: Namespace, output: Output) -> int:
     replayed = services.replay_erasures()
     output.result(
-        {"entries": replayed.entries, "erased": replayed.erased, "strange": replayed.strange}
+        {
+            "entries": replayed.entries,
+            "erased": replayed.erased,
+            "traces": replayed.traces,
+            "strange": replayed.strange,
+        }
     )
-    output.line(f"{replayed.entries:,} erasures on the register; {replayed.erased:,} keys cleared.")
+    output.line(
+        f"{replayed.entries:,} erasures on the register; {replayed.erased:,} keys cleared, "
+        f"{replayed.traces:,} hashes of words removed."
+    )
     if not replayed.strange:
         return DONE
     lines = ", ".join(str(line) for line in replayed.strange[:20])

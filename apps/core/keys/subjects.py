@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -35,6 +36,25 @@ class SubjectSealer:
 def blind_index(dataset_id: UUID, value: str) -> bytes:
     """What stands for a subject in the database: 32 bytes, the same for the same subject."""
     return blind_hash("subject", f"{dataset_id}|{value}")
+
+
+def index_of_nobody_known(dataset_id: UUID) -> bytes:
+    """What stands for the subject of a record of which it cannot be told whom it is about.
+
+    It may be anybody: every erasure of a subject of the dataset erases this one, too.
+    """
+    return blind_index(dataset_id, "")
+
+
+def erasures_of(indices: Iterable[bytes]) -> dict[bytes, datetime]:
+    """When these subjects were erased last, by index; without those who never were."""
+    found: dict[bytes, datetime] = {}
+    every = sorted(set(indices))
+    for start in range(0, len(every), CHUNK):
+        erased = SubjectKey.objects.filter(index__in=every[start : start + CHUNK])
+        erased = erased.exclude(erased_at=None).order_by("erased_at")
+        found |= {bytes(index): at for index, at in erased.values_list("index", "erased_at")}
+    return found
 
 
 def subject_sealers(dataset_id: UUID, values: Iterable[str]) -> dict[str, SubjectSealer]:

@@ -6,12 +6,13 @@
 """
 
 from apps.encryption.services.destruction import destroy_unused_keys
-from apps.encryption.services.erasure import Replayed, erase_subject, replay_erasures
+from apps.encryption.services.erasure import Erased, Replayed, erase_subject, replay_erasures
 from apps.encryption.services.proving import Proven, prove
 from apps.encryption.services.rotation import continue_rotation, start_rotation
 from apps.encryption.services.wrapping import rewrap
 
 __all__ = [
+    "Erased",
     "Proven",
     "Replayed",
     "continue_rotation",

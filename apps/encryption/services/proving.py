@@ -1,8 +1,9 @@
 """The proof: what is encrypted is told from the stored bytes, not from what the code means to do.
 
 Each value of each column of protected values is read and opened at its place: so many under which
-key, so many plain, so many that cannot be read. Then the files: what lies where the comparison
-spills must look like noise to a compressor, which nothing else than encrypted bytes does.
+key, so many plain, so many that cannot be read. Nothing may stand for a person who has been erased.
+Then the files: what lies where the comparison spills must look like noise to a compressor, which
+nothing else than encrypted bytes does.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from apps.core.selectors import require
 from apps.encryption.columns import SealedColumn, Stored, sealed_columns
 from apps.encryption.models import Proof
 from apps.encryption.selectors import data_keys
+from apps.encryption.services.traces import traces_of_erased
 
 if TYPE_CHECKING:
     from apps.accounts.models import User
@@ -70,6 +72,7 @@ class Proven:
     started_at: datetime
     columns: list[ColumnState]
     files: list[FileState]
+    traces: int = 0  # rows that name persons who have been erased since, by blind index
 
     @property
     def plain(self) -> int:
@@ -81,7 +84,7 @@ class Proven:
 
     @property
     def is_sound(self) -> bool:
-        return not self.plain and not self.unreadable
+        return not (self.plain or self.unreadable or self.traces)
 
     def keys(self) -> Counter[str]:
         """Values by the name of their key, over all columns."""
@@ -93,6 +96,7 @@ class Proven:
             "sound": self.is_sound,
             "plain": self.plain,
             "unreadable": self.unreadable,
+            "traces": self.traces,
             "keys": dict(self.keys()),
             "columns": columns,
             "files": [asdict(file) for file in self.files],
@@ -103,7 +107,9 @@ def prove(*, actor: User | None) -> Proven:
     """Look at all stored bytes; what was found is kept and put on record."""
     require(actor, data_keys, "prove")
     started_at = now()
-    proven = Proven(started_at, [_column_state(c) for c in sealed_columns()], _file_states())
+    columns = [_column_state(column) for column in sealed_columns()]
+    traces = sum(rows.count() for rows in traces_of_erased())
+    proven = Proven(started_at, columns, _file_states(), traces)
     Proof.objects.create(
         started_at=started_at,
         finished_at=now(),
@@ -120,6 +126,7 @@ def prove(*, actor: User | None) -> Proven:
             "values": sum(column.values for column in proven.columns),
             "plain": proven.plain,
             "unreadable": proven.unreadable,
+            "traces": proven.traces,
         },
     )
     return proven

@@ -1,7 +1,8 @@
 """The register of erasures: a file outside the database, so that a restore cannot take one back.
 
-A line of JSON per erasure: `at` (ISO 8601), `index` (the subject's blind index, hex), `mac`. The
-keyed hash tells a line that Lockstep wrote from one that somebody added to erase a person.
+A line of JSON per erasure: `at` (ISO 8601), `index` (the subject's blind index, hex), `dataset`
+(older lines have none), `mac`. The keyed hash tells a line that Lockstep wrote from one that
+somebody added to erase a person.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import fcntl
 import hmac
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from uuid import UUID
 
 import orjson
 from django.conf import settings
@@ -37,17 +40,18 @@ class Entry:
     at: datetime | None
     index: bytes
     is_genuine: bool
+    dataset_id: UUID | None = None
 
 
 def register_file() -> Path:
     return Path(str(settings.LOCKSTEP["ERASURE_REGISTER"]))
 
 
-def add_entry(index: bytes, at: datetime) -> None:
+def add_entry(index: bytes, at: datetime, dataset_id: UUID) -> None:
     """Add a line and make sure that it is on the disk. Raises RegisterUnwritable."""
-    moment = at.isoformat()
-    mac = _mac(moment, index.hex(), next(iter(derived_keys(PURPOSE).values())))
-    line = orjson.dumps({"at": moment, "index": index.hex(), "mac": mac}) + b"\n"
+    content = {"at": at.isoformat(), "index": index.hex(), "dataset": str(dataset_id)}
+    mac = _mac(content, next(iter(derived_keys(PURPOSE).values())))
+    line = orjson.dumps({**content, "mac": mac}) + b"\n"
     path = register_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,13 +79,18 @@ def entries() -> list[Entry]:
 
 def _entry(number: int, line: bytes, keys: list[bytes]) -> Entry:
     try:
-        content = orjson.loads(line)
-        moment, index, mac = str(content["at"]), str(content["index"]), str(content["mac"])
-        genuine = any(hmac.compare_digest(_mac(moment, index, key), mac) for key in keys)
-        return Entry(number, datetime.fromisoformat(moment), bytes.fromhex(index), genuine)
-    except (ValueError, KeyError, TypeError):
+        content = {name: str(value) for name, value in orjson.loads(line).items()}
+        mac, dataset = content.pop("mac"), content.get("dataset")
+        genuine = any(hmac.compare_digest(_mac(content, key), mac) for key in keys)
+        at, index = datetime.fromisoformat(content["at"]), bytes.fromhex(content["index"])
+        return Entry(number, at, index, genuine, UUID(dataset) if dataset else None)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Entry(number, None, b"", False)
 
 
-def _mac(moment: str, index: str, key: bytes) -> str:
-    return hmac.digest(key, f"{moment}|{index}".encode(), "sha256").hex()
+def _mac(content: Mapping[str, str], key: bytes) -> str:
+    """The keyed hash of a line: over what it says, and no name more."""
+    text = f"{content['at']}|{content['index']}"
+    if "dataset" in content:
+        text += f"|{content['dataset']}"
+    return hmac.digest(key, text.encode(), "sha256").hex()

@@ -42,7 +42,7 @@ from apps.ledger.selectors.plans import PlannedChange, PlanReader, planned_chang
 from apps.ledger.selectors.receipts import Receipts, receipts_of
 from apps.ledger.selectors.rejected import open_rejection_keys, open_right_rejection_keys
 from apps.ledger.selectors.scopes import changes, conflicts, links, rejections
-from apps.ledger.selectors.subjects import copies_beyond_subjects
+from apps.ledger.selectors.subjects import copies_beyond_subjects, subject_side
 from apps.ledger.selectors.unwritten import moved_changes, refused_changes
 
 __all__ = [
@@ -95,4 +95,5 @@ __all__ = [
     "run_changes",
     "run_changes_backwards",
     "run_keys",
+    "subject_side",
 ]

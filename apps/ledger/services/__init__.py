@@ -22,7 +22,7 @@ from apps.ledger.services.conflicts import (
     withdraw_all_conflicts,
     withdraw_conflicts,
 )
-from apps.ledger.services.former_values import keep_former_values
+from apps.ledger.services.former_values import forget_former_values, keep_former_values
 from apps.ledger.services.found_links import store_found_links
 from apps.ledger.services.links import Stored, close_links, hold_links, refresh_links, store_links
 from apps.ledger.services.loads import LoadPlan
@@ -63,6 +63,7 @@ __all__ = [
     "discard_plan",
     "dismiss_rejection",
     "edit_rejection",
+    "forget_former_values",
     "forget_receipts",
     "forget_rule",
     "hold_links",

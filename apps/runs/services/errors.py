@@ -45,3 +45,10 @@ class NothingUsable(ConfigurationError):
 
     code = "run.nothing_usable"
     default_remedy = "Look at the rejections: they share a cause. Correct it and run again."
+
+
+class Unexpected(LockstepError):
+    """An error that nobody foresaw."""
+
+    code = "internal"
+    action = Action.BUG

@@ -20,7 +20,7 @@ from apps.runs.services.applying import apply
 from apps.runs.services.context import forget_context
 from apps.runs.services.dispatching import send_next
 from apps.runs.services.ending import fail
-from apps.runs.services.errors import RunCancelled, RunRefused
+from apps.runs.services.errors import RunCancelled, RunRefused, Unexpected
 from apps.runs.services.leasing import Lease, acquire, heartbeat, release
 from apps.runs.services.loading import resume_relay
 from apps.runs.services.logs import log
@@ -32,13 +32,6 @@ from apps.runs.services.verifying import verify
 logger = logging.getLogger(__name__)
 MOST_FAILURES = 6
 PAUSE_SECONDS = 30.0
-
-
-class Unexpected(LockstepError):
-    """An error that nobody foresaw."""
-
-    code = "internal"
-    action = Action.BUG
 
 
 def work(partition_id: UUID) -> bool:
