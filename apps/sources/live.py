@@ -15,7 +15,8 @@ MOST_FOUND = 20
 
 
 def keys_by_value(dataset: Dataset, field: str, text: str) -> list[str]:
-    """Canonical keys of at most MOST_FOUND records whose field holds this value.
+    """Canonical keys of records whose field holds this value; MOST_FOUND + 1 where there are more
+    than MOST_FOUND.
 
     text: the value as a person writes it. Reads the source; a field without an index is scanned
     there. Raises ConfigurationError where the text does not fit the field's type, and what the
@@ -29,9 +30,9 @@ def keys_by_value(dataset: Dataset, field: str, text: str) -> list[str]:
         dataset=schema,
         fields=tuple(dict.fromkeys([*schema.key, field])),
         keys=wanted,
-        limit=MOST_FOUND,
+        limit=MOST_FOUND + 1,
     )
     found: list[str] = []
     for batch in connector_for(dataset.source).read(request):
         found += encode_keys(pa.Table.from_batches([batch.records]), key_types)
-    return found[:MOST_FOUND]
+    return found[: MOST_FOUND + 1]

@@ -12,7 +12,9 @@ from django.urls import reverse
 from apps.audit.actions import Act
 from apps.audit.models import AuditEvent
 from apps.core.clock import now
-from apps.ledger.models import Change, FormerValue, Segment
+from apps.ledger.admin.records import finding
+from apps.ledger.models import Change, FormerValue, Segment, SegmentContent
+from apps.ledger.selectors import former_values as selecting
 from apps.ledger.selectors.former_values import find_by_former_value
 from apps.ledger.selectors.words import words_of
 from apps.ledger.services import forget_rule, former_values, keep_former_values, maintain
@@ -20,6 +22,7 @@ from apps.rules.models import Rule
 from apps.runs.models import Run
 from apps.runs.services import follow_searchable_fields, keep_former_values_of_runs
 from apps.runs.services import former_values as keeping
+from apps.sources import live
 from apps.sources.models import Field
 from tests.people import administrator, person, signed_in
 from tests.two_way import TwoWay, key
@@ -96,7 +99,7 @@ def every() -> list[Rule]:
 
 
 def found(text: str) -> list[str]:
-    return sorted({address.key for address in find_by_former_value(every(), text)})
+    return sorted({hit.address.key for hit in find_by_former_value(every(), text).hits})
 
 
 @pages
@@ -230,6 +233,54 @@ def test_the_overview_names_rules_whose_old_values_cannot_be_read(pair):
     keep_former_values_of_runs()
     page = signed_in(administrator()).get(reverse("admin:index")).content.decode()
     assert "cannot be found by searching" in page
+
+
+@pages
+def test_a_hit_says_which_field_had_the_value_and_until_when(pair):
+    hits = find_by_former_value(every(), "Lopez").hits
+    assert [hit.fields for hit in hits] == [("display_name",)]
+    last = Change.objects.filter(operation="update", side="right").latest("settled_at")
+    assert hits[0].until == last.settled_at
+
+    pair.on_left("UPDATE contacts SET name = 'Lopez & Lopez' WHERE id = 2")
+    root = administrator()
+    page = " ".join(search(root, "Maria Lopez").content.decode().split())
+    assert "had it" in page
+    assert 'in <span class="ls-mono">display_name</span> of Billing: accounts' in page
+    page = search(root, "Lopez & Lopez").content.decode()
+    assert "has it" in page
+
+
+@pages
+def test_what_was_cut_is_said(pair, monkeypatch):
+    pair.on_left("UPDATE contacts SET name = 'New'")
+    pair.run()
+    keep_former_values_of_runs()
+    pair.on_left("UPDATE contacts SET name = 'Same'")
+    assert not find_by_former_value(every(), "Lopez").is_cut
+    monkeypatch.setattr(selecting, "MOST_CHANGES", 2)
+    monkeypatch.setattr(live, "MOST_FOUND", 1)
+    monkeypatch.setattr(finding, "MOST_FOUND", 1)
+    assert find_by_former_value(every(), "Lopez").is_cut
+    root = administrator()
+    assert "More records had this value than are shown" in search(root, "Lopez").content.decode()
+    assert "More than 1 records" in search(root, "Same").content.decode()
+
+
+@pages
+def test_a_hit_that_cannot_be_read_is_said_and_hides_no_other(pair):
+    pair.on_left("UPDATE contacts SET name = 'New' WHERE id = 2")
+    run = pair.run()
+    keep_former_values_of_runs()
+    damage(run)
+    root = administrator()
+    page = search(root, "Lopez")
+    assert [hit["key"] for hit in page.context["hits"]] == [key(1)]
+    assert "1 changes cannot be read" in page.content.decode()
+
+    maintain(compact_before=now(), expire_before=now() - timedelta(days=1), kept_runs=[run.pk])
+    SegmentContent.objects.update(content=b"damaged")
+    assert search(root, "Lopez").context["hits"] == []
 
 
 @pages

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.conf import settings
@@ -16,8 +17,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apps.core.clock import now
+from apps.core.keys.subjects import blind_index
+from apps.encryption.services.traces import traces_of_erased
 from apps.ledger import selectors
 from apps.ledger.segments import writing
+from apps.ledger.selectors import former_values
 from apps.ledger.selectors.keys import key_hash
 from apps.ledger.selectors.link_rows import links_of_hashes
 from apps.ledger.services import WorkIdentity, store_links
@@ -27,7 +31,13 @@ from tests.on_postgresql import again_on_postgresql
 
 pytestmark = pytest.mark.django_db
 
-LARGE = ("ledger_change", "ledger_segmentcontent", "ledger_segmentkeys", "ledger_segmentpart")
+LARGE = (
+    "ledger_change",
+    "ledger_formervalue",
+    "ledger_segmentcontent",
+    "ledger_segmentkeys",
+    "ledger_segmentpart",
+)
 SINCE = now() - timedelta(days=1)
 
 Question = Callable[[WorkIdentity], Any]
@@ -42,6 +52,15 @@ QUESTIONS: dict[str, Question] = {
         w.rule_id, "mail", SINCE, SINCE + timedelta(days=2)
     ),
     "one change": lambda w: selectors.change_by_id(selectors.change_page(w.run_id)[0].pk),
+    "changes by their ids": lambda w: selectors.changes_by_id(
+        [change.pk for change in selectors.change_page(w.run_id)]
+    ),
+    "who had a value": lambda w: former_values._changes_with(
+        [w.rule_id, uuid4()], frozenset({"maria", "lopez", "example"})
+    ),
+    "whose value that was is erased": lambda w: [
+        list(rows) for rows in traces_of_erased([blind_index(w.rule_id, "1")])
+    ],
     "the plan": lambda w: selectors.planned_changes(w.partition_id, 0, 5),
 }
 
@@ -69,6 +88,15 @@ def test_no_question_reads_a_large_table_whole(shelf, question):
     assert asked
     for sql in asked:
         assert not whole_reads(explained(sql)), (sql, explained(sql))
+
+
+def test_changes_in_segments_are_found_in_one_query(shelf):
+    ids = [change.pk for change in selectors.change_page(shelf.run_id)]
+    with CaptureQueriesContext(connection) as queries:
+        found = selectors.changes_by_id(ids)
+    assert [change.pk for change in found] == ids
+    asked = [q["sql"] for q in queries if 'FROM "ledger_segmentpart"' in q["sql"]]
+    assert len(asked) <= 1
 
 
 def test_the_check_sees_a_table_that_is_read_whole(shelf):

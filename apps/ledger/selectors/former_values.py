@@ -1,44 +1,114 @@
-"""Finding records by values that they had: those that runs have replaced or removed."""
+"""Finding records by values that they had: those that runs have replaced or removed.
+
+Of the words that are asked for the rarest leads: its changes are walked by their time, newest
+first, and the others looked up for each, so that common words cost no more than there are changes
+to look at. The changes are opened, to say in which field the value was; what a field that is
+searchable no more held is not found.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
 
+from django.db.models import Exists, OuterRef
+
+from apps.core.protected import ProtectedValueError
 from apps.ledger.models import Change, FormerValue
 from apps.ledger.selectors.history import changes_by_id
 from apps.ledger.selectors.record_family import MOST_ADDRESSES, Address, address_at
 from apps.ledger.selectors.words import token, words_of
+from apps.mappings.marking import Sides, searched_sides
 from apps.rules.models import Rule
 
 MOST_CHANGES = 200
 MOST_ASKED = 6  # words of a search
+COUNTED = 1_000  # rows of a word, to find the rarest
 
 
-def find_by_former_value(rules: Sequence[Rule], text: str) -> list[Address]:
-    """The addresses of records of these rules that had a value with all words of `text`.
+@dataclass(frozen=True, slots=True)
+class FormerHit:
+    """A record and the fields that had words of the value, until a run replaced or removed it."""
 
-    At most MOST_ADDRESSES, those whose values were replaced or removed last.
+    address: Address
+    fields: tuple[str, ...]
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Hits, the latest first. is_cut: there are more; unreadable: changes that cannot be opened."""
+
+    hits: list[FormerHit] = field(default_factory=list)
+    is_cut: bool = False
+    unreadable: int = 0
+
+
+def find_by_former_value(rules: Sequence[Rule], text: str) -> Found:
+    """Records of these rules that had a value with all words of `text`.
+
+    At most MOST_ADDRESSES of them, those whose values were replaced or removed last.
     """
     by_id = {rule.pk: rule for rule in rules}
-    found: dict[Address, None] = {}
-    for change in changes_by_id(_changes_with(list(by_id), words_of(text)[:MOST_ASKED])):
-        for address in _addresses(by_id[change.rule_id], change):
-            found[address] = None
-    return list(found)[:MOST_ADDRESSES]
+    words = frozenset(words_of(text)[:MOST_ASKED])
+    ids = _changes_with(list(by_id), words)
+    changes = changes_by_id(ids[:MOST_CHANGES], skip_unreadable=True)
+    searched = searched_sides(by_id[rule_id].mapping for rule_id in {c.rule_id for c in changes})
+    hits: dict[Address, FormerHit] = {}
+    unreadable = len(ids[:MOST_CHANGES]) - len(changes)
+    for change in changes:
+        rule = by_id[change.rule_id]
+        try:
+            fields = _fields_with(change, searched[rule.mapping_id], words)
+        except ProtectedValueError:
+            unreadable += 1
+            continue
+        address = _address(rule, change)
+        if fields and address not in hits:
+            hits[address] = FormerHit(address, fields, change.settled_at or change.planned_at)
+    is_cut = len(ids) > MOST_CHANGES or len(hits) > MOST_ADDRESSES
+    return Found(list(hits.values())[:MOST_ADDRESSES], is_cut, unreadable)
 
 
-def _changes_with(rule_ids: list[object], words: Sequence[str]) -> list[int]:
-    """Ids of changes that replaced or removed a value with all these words, newest first."""
-    if not words:
+def _changes_with(rule_ids: Sequence[UUID], words: frozenset[str]) -> list[int]:
+    """Ids of changes that replaced or removed a value with all these words, newest first.
+
+    One more than MOST_CHANGES says that there are more.
+    """
+    tokens = [token(word) for word in sorted(words)]
+    if not tokens:
         return []
-    first, *others = (FormerValue.objects.filter(token=token(word)) for word in words)
+    first, *others = sorted(tokens, key=_frequency) if len(tokens) > 1 else tokens
+    rows = FormerValue.objects.filter(token=first, rule_id__in=rule_ids)
+    same = {"planned_at": OuterRef("planned_at"), "change_id": OuterRef("change_id")}
     for other in others:
-        first = first.filter(change_id__in=other.values("change_id"))
-    rows = first.filter(rule_id__in=rule_ids).order_by("-planned_at", "-change_id")
-    return list(rows.values_list("change_id", flat=True)[:MOST_CHANGES])
+        rows = rows.filter(Exists(FormerValue.objects.filter(token=other, **same)))
+    rows = rows.order_by("-planned_at", "-change_id")
+    return list(rows.values_list("change_id", flat=True)[: MOST_CHANGES + 1])
 
 
-def _addresses(rule: Rule, change: Change) -> Iterator[Address]:
-    for side, key in (("left", change.left_key), ("right", change.right_key)):
-        if key:
-            yield address_at(rule, side, key)
+def _frequency(token: bytes) -> int:
+    """How many changes have a word; no more than COUNTED are counted."""
+    return FormerValue.objects.filter(token=token)[:COUNTED].count()
+
+
+def _fields_with(change: Change, searched: Sides, words: frozenset[str]) -> tuple[str, ...]:
+    """The searchable fields whose old values have these words; none where one is missing."""
+    before, _ = change.images_in_clear()
+    names = searched.left if change.side == "left" else searched.right
+    found = {
+        name: words.intersection(words_of(value))
+        for name, value in (before or {}).items()
+        if value and name in names
+    }
+    has_all = words == frozenset().union(*found.values())
+    return tuple(name for name, some in found.items() if some) if has_all else ()
+
+
+def _address(rule: Rule, change: Change) -> Address:
+    """Where the record was that had the values."""
+    other = "right" if change.side == "left" else "left"
+    own_key, other_key = (getattr(change, f"{side}_key") for side in (change.side, other))
+    return address_at(rule, change.side, own_key) if own_key else address_at(rule, other, other_key)

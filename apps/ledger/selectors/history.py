@@ -23,6 +23,7 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import Count, F, Q, QuerySet
 
+from apps.core.protected import ProtectedValueError
 from apps.ledger.models import Change, FieldSet, Segment, SegmentKeys, SegmentPart
 from apps.ledger.segments import bloom
 from apps.ledger.segments.reading import (
@@ -42,6 +43,7 @@ Group = tuple[str, str, str, str]
 """Side, operation, cause, outcome."""
 
 EVERYTHING = ChangeFilter()
+RANGES = 100  # of ids, in one query
 
 
 def change_page(
@@ -201,21 +203,43 @@ def change_by_id(change_id: int) -> Change | None:
     return next(iter(changes_by_id([change_id])), None)
 
 
-def changes_by_id(ids: Sequence[int]) -> list[Change]:
-    """These changes, from whichever shelf, in this order; without those that are gone."""
+def changes_by_id(ids: Sequence[int], *, skip_unreadable: bool = False) -> list[Change]:
+    """These changes, from whichever shelf, in this order; without those that are gone.
+
+    skip_unreadable: without those of segments that cannot be opened, too; else that raises
+    ProtectedValueError.
+    """
     rows = Change.objects.select_related("field_set").filter(pk__in=ids)
     found = {change.pk: change for change in rows}
-    wanted: dict[SegmentPart, list[int]] = {}
-    for missing in (pk for pk in ids if pk not in found):
-        parts = SegmentPart.objects.filter(first_id__lte=missing, last_id__gte=missing)
-        for part in parts.order_by("-first_id").select_related("segment"):
-            wanted.setdefault(part, []).append(missing)
-    for part, asked in wanted.items():
-        left = tuple(pk for pk in asked if pk not in found)
-        if left:
-            for change in part_changes(part, ChangeFilter(ids=left), limit=len(left)):
-                found[change.pk] = change
+    for part in _parts_with([pk for pk in ids if pk not in found]):
+        inside = (pk for pk in ids if part.first_id <= pk <= part.last_id)
+        left = tuple(pk for pk in inside if pk not in found)
+        try:
+            if left:
+                changes = part_changes(part, ChangeFilter(ids=left), limit=len(left))
+                found |= {change.pk: change for change in changes}
+        except ProtectedValueError:
+            if not skip_unreadable:
+                raise
     return [found[pk] for pk in ids if pk in found]
+
+
+def _parts_with(ids: Sequence[int]) -> Iterator[SegmentPart]:
+    """The parts that may hold changes with these ids, each once."""
+    seen: set[int] = set()
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), RANGES):
+        some = ordered[start : start + RANGES]
+        chosen = Q(pk__in=())
+        for pk in some:
+            chosen |= Q(first_id__lte=pk, last_id__gte=pk)
+        # The outer bounds are what an index is read by.
+        parts = SegmentPart.objects.filter(first_id__lte=some[-1], last_id__gte=some[0])
+        parts = parts.filter(chosen).order_by("-first_id")
+        for part in parts.select_related("segment"):
+            if part.pk not in seen:
+                seen.add(part.pk)
+                yield part
 
 
 def record_changes(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -19,7 +21,7 @@ from apps.core.selectors import by_id
 from apps.ledger.selectors.former_values import find_by_former_value
 from apps.ledger.selectors.record_family import Address, Family, parse_keys, record_family
 from apps.rules.models import Rule
-from apps.sources.live import keys_by_value
+from apps.sources.live import MOST_FOUND, keys_by_value
 from apps.sources.models import Dataset, Field
 from apps.sources.selectors import datasets
 
@@ -29,6 +31,15 @@ if TYPE_CHECKING:
 MOST_ASKED = 20
 Place = tuple[Dataset, str]
 """A field of a dataset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A value at an address: in which fields, and until when; None: it is there now."""
+
+    address: Address
+    fields: tuple[str, ...]
+    until: datetime | None = None
 
 
 def families(every: list[Rule], found: Iterable[Address]) -> list[Family]:
@@ -43,11 +54,11 @@ def families(every: list[Rule], found: Iterable[Address]) -> list[Family]:
     return chosen
 
 
-def search_everywhere(request: HttpRequest, every: list[Rule], text: str) -> list[Address]:
-    """Records that have or had this value: in the fields that are marked as searchable."""
+def search_everywhere(request: HttpRequest, every: list[Rule], text: str) -> list[Sighting]:
+    """Where records have or had this value: in the fields that are marked as searchable."""
     places = _marked_places(every, request.user)
     _note(request, [f"{dataset}: {name}" for dataset, name in places])
-    found = find_by_former_value(every, text)
+    found = _search_before(request, every, text)
     for place in places[:MOST_ASKED]:
         found += _search_now(request, place, text)
     if len(places) > MOST_ASKED:
@@ -57,8 +68,23 @@ def search_everywhere(request: HttpRequest, every: list[Rule], text: str) -> lis
     return found
 
 
-def search_field(request: HttpRequest, where: str, text: str) -> list[Address]:
-    """Records that have this value now, in one field. where: `dataset id:field`.
+def _search_before(request: HttpRequest, every: list[Rule], text: str) -> list[Sighting]:
+    former = find_by_former_value(every, text)
+    if former.is_cut:
+        messages.warning(
+            request,
+            f"More records had this value than are shown: the {len(former.hits)} that had it last. "
+            "Search for more words of it.",
+        )
+    if former.unreadable:
+        messages.error(
+            request, f"{former.unreadable} changes cannot be read: they may be of more records."
+        )
+    return [Sighting(hit.address, hit.fields, hit.until) for hit in former.hits]
+
+
+def search_field(request: HttpRequest, where: str, text: str) -> list[Sighting]:
+    """Where records have this value now, in one field. where: `dataset id:field`.
 
     Raises Http404 for a field that is not there for this person.
     """
@@ -73,13 +99,20 @@ def search_field(request: HttpRequest, where: str, text: str) -> list[Address]:
     return found
 
 
-def _search_now(request: HttpRequest, place: Place, text: str) -> list[Address]:
+def _search_now(request: HttpRequest, place: Place, text: str) -> list[Sighting]:
     dataset, name = place
     try:
-        return [Address(dataset.pk, key) for key in keys_by_value(dataset, name, text)]
+        keys = keys_by_value(dataset, name, text)
     except LockstepError as error:
         messages.error(request, explain(error))
         return []
+    if len(keys) > MOST_FOUND:
+        messages.warning(
+            request,
+            f"More than {MOST_FOUND} records of {dataset} have this value in {name}: "
+            f"{MOST_FOUND} of them are shown.",
+        )
+    return [Sighting(Address(dataset.pk, key), (name,)) for key in keys[:MOST_FOUND]]
 
 
 def _note(request: HttpRequest, fields: Sequence[str]) -> None:
@@ -136,9 +169,12 @@ def record_url(address: Address) -> str:
     return reverse("admin:ledger_change_record", args=(address.dataset_id, address.digest))
 
 
-def hit(family: Family, known: dict[UUID, Dataset]) -> dict[str, Any]:
-    """What a page shows of a record that was found."""
+def hit(
+    family: Family, known: dict[UUID, Dataset], sightings: Iterable[Sighting] = ()
+) -> dict[str, Any]:
+    """What a page shows of a record that was found. sightings: of the value that was searched."""
     first = family.addresses[0]
+    addresses = set(family.addresses)
     key_query = urlencode({"key": first.key})
     return {
         "url": record_url(first),
@@ -146,4 +182,9 @@ def hit(family: Family, known: dict[UUID, Dataset]) -> dict[str, Any]:
         "key": first.key,
         "places": [(known.get(a.dataset_id), a.key) for a in family.addresses],
         "dataset": known.get(first.dataset_id),
+        "seen": [
+            {"dataset": known.get(s.address.dataset_id), "fields": s.fields, "until": s.until}
+            for s in sightings
+            if s.address in addresses
+        ],
     }

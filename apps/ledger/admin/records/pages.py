@@ -20,6 +20,7 @@ from apps.core.admin import explain
 from apps.core.selectors import by_id
 from apps.core.templatetags.lockstep import record_key
 from apps.ledger.admin.records.finding import (
+    Sighting,
     families,
     hit,
     known_datasets,
@@ -110,6 +111,7 @@ class RecordPages:
         text: str,
         chosen: Sequence[Rule] = (),
         searched_in: str = "",
+        sightings: Sequence[Sighting] = (),
     ) -> HttpResponse:
         known = known_datasets(found)
         page: HttpResponse = self.render_page(  # type: ignore[attr-defined]
@@ -120,7 +122,7 @@ class RecordPages:
             searched=text,
             rules=every,
             chosen_rule=request.GET.get("rule", ""),
-            hits=[hit(family, known) for family in found],
+            hits=[hit(family, known, sightings) for family in found],
             unknown=places_to_ask(chosen or every, text) if text and not found else [],
             searchable=searchable(every, datasets(request.user)),
             searched_in=searched_in,
@@ -132,7 +134,7 @@ class RecordPages:
         every = self._rules(request)
         where = request.POST.get("where", "")
         text = request.POST.get("value", "").strip()
-        found: list[Address] = []
+        found: list[Sighting] = []
         if where and text:
             found = search_field(request, where, text)
         elif text:
@@ -141,7 +143,8 @@ class RecordPages:
                 messages.warning(
                     request, "No record has or had this value in a field that is searchable."
                 )
-        return self._find_page(request, every, families(every, found), "", searched_in=where)
+        records = families(every, (sighting.address for sighting in found))
+        return self._find_page(request, every, records, "", searched_in=where, sightings=found)
 
     # One record
 
