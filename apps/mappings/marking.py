@@ -69,6 +69,17 @@ def _flows(row: Any, names: Mapping[str, Collection[str]]) -> Iterator[tuple[Pla
         yield ("right", name), ("left", row.left)
 
 
+def mapped_fields(mappings: Iterable[MappingRow]) -> Names:
+    """The fields that these stored mappings read or write, by dataset."""
+    chosen = {mapping.pk: mapping for mapping in mappings}
+    found: dict[UUID, set[str]] = {}
+    for row in FieldMapping.objects.filter(mapping__in=list(chosen)):
+        mapping = chosen[row.mapping_id]
+        found.setdefault(mapping.left_id, set()).update({row.left}, _words(row.to_right))
+        found.setdefault(mapping.right_id, set()).update({row.right}, _words(row.to_left))
+    return {dataset: frozenset(names) for dataset, names in found.items()}
+
+
 def _reached(start: set[Place], flows: Iterable[tuple[Place, Place]]) -> set[Place]:
     """Where one comes to from these places, over any number of steps."""
     onward: dict[Place, list[Place]] = {}

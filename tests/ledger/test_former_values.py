@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.urls import reverse
 
+from apps.accounts.models import Grant
 from apps.audit.actions import Act
 from apps.audit.models import AuditEvent
 from apps.core.clock import now
@@ -18,6 +19,7 @@ from apps.ledger.selectors import former_values as selecting
 from apps.ledger.selectors.former_values import find_by_former_value
 from apps.ledger.selectors.words import words_of
 from apps.ledger.services import forget_rule, former_values, keep_former_values, maintain
+from apps.mappings.services import save_mapping
 from apps.rules.models import Rule
 from apps.runs.models import Run
 from apps.runs.services import follow_searchable_fields, keep_former_values_of_runs
@@ -25,7 +27,7 @@ from apps.runs.services import former_values as keeping
 from apps.sources import live
 from apps.sources.models import Field
 from tests.people import administrator, person, signed_in
-from tests.two_way import TwoWay, key
+from tests.two_way import FIELDS, TwoWay, key
 
 LIVE = "admin:ledger_change_live"
 
@@ -263,7 +265,7 @@ def test_what_was_cut_is_said(pair, monkeypatch):
     monkeypatch.setattr(finding, "MOST_FOUND", 1)
     assert find_by_former_value(every(), "Lopez").is_cut
     root = administrator()
-    assert "More records had this value than are shown" in search(root, "Lopez").content.decode()
+    assert "There may be more records that had this value" in search(root, "Lopez").content.decode()
     assert "More than 1 records" in search(root, "Same").content.decode()
 
 
@@ -276,7 +278,7 @@ def test_a_hit_that_cannot_be_read_is_said_and_hides_no_other(pair):
     root = administrator()
     page = search(root, "Lopez")
     assert [hit["key"] for hit in page.context["hits"]] == [key(1)]
-    assert "1 changes cannot be read" in page.content.decode()
+    assert "Changes that cannot be read: 1." in page.content.decode()
 
     maintain(compact_before=now(), expire_before=now() - timedelta(days=1), kept_runs=[run.pk])
     SegmentContent.objects.update(content=b"damaged")
@@ -345,3 +347,31 @@ def test_the_page_finds_what_is_there_and_what_is_gone(pair):
     assert names == {"display_name", "email_address", "mail", "name", "phone"}
     stranger = person("stranger", "ledger.view_change", "rules.view_rule", reaches_all=False)
     assert search(stranger, "Maria Lopez").context["hits"] == []
+
+
+@pages
+def test_nobody_searches_fields_that_no_rule_of_theirs_maps(pair):
+    """Whether a value is there would be known of any column of the table."""
+    save_mapping(
+        pair.mapping, [f for f in FIELDS if f.left != "credit"], ["account_id"], actor=None
+    )
+    Field.objects.filter(name="credit").update(searchable=True)
+    root = administrator()
+    one = {"where": f"{pair.mapping.left_id}:credit", "value": "120.50"}
+    assert signed_in(root).post(reverse(LIVE), one).status_code == 404
+    assert search(root, "120.50").context["hits"] == []
+
+    own = person("own", "ledger.view_change", "sources.view_dataset", reaches_all=False)
+    Grant.objects.create(person=own, kind="dataset", object_id=pair.mapping.left_id)
+    mail = {"where": f"{pair.mapping.left_id}:mail", "value": "m.lopez2@example.com"}
+    assert signed_in(own).post(reverse(LIVE), mail).status_code == 404
+
+
+@pages
+def test_a_rule_brings_what_its_records_had_and_no_look_into_its_sources(pair):
+    one = person("one", "ledger.view_change", "rules.view_rule", reaches_all=False)
+    Grant.objects.create(person=one, kind="rule", object_id=pair.rule.pk)
+    assert [hit["key"] for hit in search(one, "Maria Lopez").context["hits"]] == [key(1)]
+    assert search(one, "m.lopez2@example.com").context["hits"] == []
+    event = AuditEvent.objects.filter(action=Act.RECORDS_SEARCHED).latest("id")
+    assert "CRM: contacts: name" in event.details["fields"]  # what it had was searched

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.contrib import messages
+from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest
 from django.urls import reverse
 from django.utils.http import urlencode
@@ -20,6 +21,7 @@ from apps.core.admin import explain
 from apps.core.selectors import by_id
 from apps.ledger.selectors.former_values import find_by_former_value
 from apps.ledger.selectors.record_family import Address, Family, parse_keys, record_family
+from apps.mappings.marking import mapped_fields, searched_sides
 from apps.rules.models import Rule
 from apps.sources.live import MOST_FOUND, keys_by_value
 from apps.sources.models import Dataset, Field
@@ -56,8 +58,9 @@ def families(every: list[Rule], found: Iterable[Address]) -> list[Family]:
 
 def search_everywhere(request: HttpRequest, every: list[Rule], text: str) -> list[Sighting]:
     """Where records have or had this value: in the fields that are marked as searchable."""
-    places = _marked_places(every, request.user)
-    _note(request, [f"{dataset}: {name}" for dataset, name in places])
+    marked = _fields(every, request.user).filter(searchable=True)
+    places = [(field.dataset, field.name) for field in marked]
+    _note(request, {*(f"{dataset}: {name}" for dataset, name in places), *_fields_before(every)})
     found = _search_before(request, every, text)
     for place in places[:MOST_ASKED]:
         found += _search_now(request, place, text)
@@ -73,26 +76,27 @@ def _search_before(request: HttpRequest, every: list[Rule], text: str) -> list[S
     if former.is_cut:
         messages.warning(
             request,
-            f"More records had this value than are shown: the {len(former.hits)} that had it last. "
-            "Search for more words of it.",
+            f"There may be more records that had this value: shown are {len(former.hits)} of those "
+            "that had it last. Search for more words of it.",
         )
     if former.unreadable:
         messages.error(
-            request, f"{former.unreadable} changes cannot be read: they may be of more records."
+            request,
+            f"Changes that cannot be read: {former.unreadable}. They may be of more records.",
         )
     return [Sighting(hit.address, hit.fields, hit.until) for hit in former.hits]
 
 
-def search_field(request: HttpRequest, where: str, text: str) -> list[Sighting]:
+def search_field(request: HttpRequest, every: list[Rule], where: str, text: str) -> list[Sighting]:
     """Where records have this value now, in one field. where: `dataset id:field`.
 
     Raises Http404 for a field that is not there for this person.
     """
     dataset_id, _, name = where.partition(":")
     dataset = by_id(datasets(request.user), dataset_id)
-    if dataset is None or not dataset.fields.filter(name=name, missing_since=None).exists():
+    if dataset is None or not _fields(every, request.user).filter(dataset=dataset, name=name):
         raise Http404("no such dataset or field")
-    _note(request, [f"{dataset}: {name}"])
+    _note(request, {f"{dataset}: {name}"})
     found = _search_now(request, (dataset, name), text)
     if not found:
         messages.warning(request, f"No record of {dataset} has this value in {name} now.")
@@ -115,34 +119,37 @@ def _search_now(request: HttpRequest, place: Place, text: str) -> list[Sighting]
     return [Sighting(Address(dataset.pk, key), (name,)) for key in keys[:MOST_FOUND]]
 
 
-def _note(request: HttpRequest, fields: Sequence[str]) -> None:
+def _note(request: HttpRequest, fields: Iterable[str]) -> None:
     """On record is who searched where, never for what: that may be a person."""
     actor: User = request.user  # type: ignore[assignment]
     subject = Subject("ledger.change", label="records")
     record(Act.RECORDS_SEARCHED, subject, actor=actor, details={"fields": sorted(fields)})
 
 
-def _marked_places(every: list[Rule], user: Any) -> list[Place]:
-    """The searchable fields that rules map, of datasets that this person may look at."""
-    mapped = {pk for rule in every for pk in (rule.mapping.left_id, rule.mapping.right_id)}
-    visible = datasets(user).filter(pk__in=mapped).select_related("source")
-    rows = Field.objects.filter(dataset__in=visible, searchable=True, missing_since=None)
-    by_id = {dataset.pk: dataset for dataset in visible}
-    return [(by_id[row.dataset_id], row.name) for row in rows.order_by("dataset", "position")]
+def _fields(every: list[Rule], user: Any) -> QuerySet[Field]:
+    """The fields that a person may search by: of datasets that this person may look at, those that
+    these rules map. Whether a value is in another field is nobody's business here."""
+    mapped = Q(pk__in=())
+    for dataset_id, names in mapped_fields(rule.mapping for rule in every).items():
+        mapped |= Q(dataset=dataset_id, name__in=names)
+    rows = Field.objects.filter(mapped, dataset__in=datasets(user), missing_since=None)
+    return rows.select_related("dataset__source").order_by("dataset", "position")
 
 
-def searchable(every: list[Rule], visible: Any) -> list[tuple[str, str]]:
-    """Fields by whose value a source can be searched: those that rules map, by dataset."""
-    allowed = set(visible.values_list("pk", flat=True))
-    found: dict[str, str] = {}
+def _fields_before(every: list[Rule]) -> Iterator[str]:
+    """The fields of these rules whose old values are searched."""
+    searched = searched_sides(rule.mapping for rule in every)
     for rule in every:
-        mapping = rule.mapping
-        for dataset, column in ((mapping.left, "left"), (mapping.right, "right")):
-            if dataset.pk not in allowed:
-                continue
-            for name in mapping.fields.exclude(**{column: ""}).values_list(column, flat=True):
-                found[f"{dataset.pk}:{name}"] = f"{dataset}: {name}"
-    return sorted(found.items(), key=lambda item: item[1])
+        for side, names in searched[rule.mapping_id]._asdict().items():
+            dataset = getattr(rule.mapping, side)
+            yield from (f"{dataset}: {name}" for name in names)
+
+
+def searchable(every: list[Rule], user: Any) -> list[tuple[str, str]]:
+    """What can be chosen to be searched: those fields, by dataset."""
+    found = _fields(every, user)
+    choices = ((f"{row.dataset_id}:{row.name}", f"{row.dataset}: {row.name}") for row in found)
+    return sorted(choices, key=lambda choice: choice[1])
 
 
 def places_to_ask(chosen: Sequence[Rule], text: str) -> list[dict[str, Any]]:

@@ -59,7 +59,6 @@ from apps.runs.admin.undo import moment_of, undo_rights
 from apps.runs.models import Run
 from apps.runs.selectors import runs
 from apps.runs.services import explain_record, record_now, request_run
-from apps.sources.selectors import datasets
 
 
 class RecordPages:
@@ -124,7 +123,7 @@ class RecordPages:
             chosen_rule=request.GET.get("rule", ""),
             hits=[hit(family, known, sightings) for family in found],
             unknown=places_to_ask(chosen or every, text) if text and not found else [],
-            searchable=searchable(every, datasets(request.user)),
+            searchable=searchable(every, request.user),
             searched_in=searched_in,
         )
         return page
@@ -136,7 +135,7 @@ class RecordPages:
         text = request.POST.get("value", "").strip()
         found: list[Sighting] = []
         if where and text:
-            found = search_field(request, where, text)
+            found = search_field(request, every, where, text)
         elif text:
             found = search_everywhere(request, every, text)
             if not found:
