@@ -644,6 +644,7 @@ class Rejection(BaseModel):
     class State(models.TextChoices):
         OPEN = "open", "Open"
         REPLAYING = "replaying", "Replaying"
+        DRY_RUN = "dry_run", "Found by a dry run"
         RESOLVED = "resolved", "Resolved"
         DISMISSED = "dismissed", "Dismissed"
 

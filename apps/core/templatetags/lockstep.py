@@ -39,6 +39,7 @@ LOOKS: dict[str, tuple[str, str]] = {
     "enabled": ("good", "toggle_on"),
     "open": ("warn", "flag"),
     "replaying": ("info", "replay"),
+    "dry_run": ("quiet", "visibility"),
     "resolved": ("good", "check_circle"),
     "dismissed": ("quiet", "do_not_disturb_on"),
     "insert": ("good", "add_circle"),

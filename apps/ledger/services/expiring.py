@@ -11,7 +11,7 @@ from apps.ledger.models import Conflict, EarlierValues, FormerValue, Rejection
 from apps.ledger.selectors.inbox import OPEN
 
 CHUNK = 5_000
-OVER = (Rejection.State.RESOLVED, Rejection.State.DISMISSED)
+OVER = (Rejection.State.RESOLVED, Rejection.State.DISMISSED, Rejection.State.DRY_RUN)
 
 
 def expire_closed(before: datetime) -> int:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CHUNK = 500
 WAITING = (Rejection.State.OPEN, Rejection.State.REPLAYING)
+NOT_OVER = (*WAITING, Rejection.State.DRY_RUN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,14 @@ class RejectedRecord:
     raw: str = ""
 
 
-def record_rejections(work: WorkIdentity, records: Sequence[RejectedRecord]) -> int:
-    """Keep rejections; one that is known already is counted again. Returns how many are new."""
+def record_rejections(
+    work: WorkIdentity, records: Sequence[RejectedRecord], *, is_dry: bool = False
+) -> int:
+    """Keep rejections; one that is known already is counted again. Returns how many are new.
+
+    is_dry: a run that writes nothing keeps no record out. What it meets is not open, and what is
+    open stays so.
+    """
     by_identity = {_rejection_identity(record): record for record in records}
     identities = list(by_identity)
     new = 0
@@ -53,8 +60,11 @@ def record_rejections(work: WorkIdentity, records: Sequence[RejectedRecord]) -> 
         known = {bytes(row.identity_hash): row for row in rows}
         sealers = Sealers(work.rule_id, [by_identity[identity].record for identity in chunk])
         for identity, row in known.items():
+            _count_again(row, work, is_dry=is_dry)
             _seen_again(row, work, by_identity[identity], sealers)
         made = [_made(work, i, by_identity[i], sealers) for i in chunk if i not in known]
+        for row in made if is_dry else ():
+            row.state = Rejection.State.DRY_RUN
         # Another partition may reject the same record this moment.
         Rejection.objects.bulk_create(made, ignore_conflicts=True)
         new += len(made)
@@ -93,16 +103,25 @@ def _rejection_identity(record: RejectedRecord) -> bytes:
     return hashlib.md5(text.encode(), usedforsecurity=False).digest()
 
 
+def _count_again(known: Rejection, work: WorkIdentity, *, is_dry: bool) -> None:
+    over = (Rejection.State.RESOLVED, Rejection.State.DRY_RUN)
+    if is_dry:
+        if known.state in over:
+            known.state = Rejection.State.DRY_RUN
+        return
+    if known.run_id != work.run_id:
+        known.times += 1
+    if known.state in (*over, Rejection.State.REPLAYING):
+        known.state = Rejection.State.OPEN
+
+
 def _seen_again(
     known: Rejection, work: WorkIdentity, record: RejectedRecord, sealers: Sealers
 ) -> None:
-    if known.run_id != work.run_id:
-        known.times += 1
     known.run_id = work.run_id
     known.partition_id = work.partition_id
     known.position = record.position[:255]
-    if known.state in (Rejection.State.RESOLVED, Rejection.State.REPLAYING):
-        known.state = Rejection.State.OPEN
+    if known.state in NOT_OVER:
         known.resolved_at = None
         known.resolved_run_id = None
     known.seal_parts(
@@ -121,7 +140,7 @@ def note_passed(
 
     right_keys: of records that were planned, whose rejection a left key may not name.
     """
-    waiting = Rejection.objects.filter(rule_id=rule_id, state__in=WAITING)
+    waiting = Rejection.objects.filter(rule_id=rule_id, state__in=NOT_OVER)
     if not waiting.exists():
         return
     planned = waiting.exclude(stage=Rejection.Stage.CHECK)
@@ -135,11 +154,11 @@ def note_passed(
 
 
 def resolve_rejections(rule_id: UUID, run_id: UUID, *, everything: bool) -> int:
-    """Close the open rejections that a finished run did not repeat.
+    """Close the rejections that a finished run did not repeat.
 
     everything: the run saw every record, so all of the rule's; else those that passed in it.
     """
-    found = Rejection.objects.filter(rule_id=rule_id, state__in=WAITING).exclude(run_id=run_id)
+    found = Rejection.objects.filter(rule_id=rule_id, state__in=NOT_OVER).exclude(run_id=run_id)
     if not everything:
         found = found.filter(passed_run_id=run_id)
     return found.update(state=Rejection.State.RESOLVED, resolved_at=now(), resolved_run_id=run_id)

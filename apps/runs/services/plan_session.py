@@ -63,7 +63,7 @@ class PlanSession:
     def keep_rejections(self, records: Iterable[RejectedRecord]) -> None:
         """Keep rejections without counting them (those that end the run)."""
         with self.lease.transaction():
-            record_rejections(self.work, list(records))
+            record_rejections(self.work, list(records), is_dry=self.run.is_dry)
 
     def reject(self, records: Iterable[RejectedRecord]) -> None:
         """Keep rejections and count them."""
