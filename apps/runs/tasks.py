@@ -8,6 +8,8 @@ from celery import shared_task
 
 from apps.runs import services
 
+WORK_SECONDS = 20.0  # then other tasks have their turn
+
 
 @shared_task(name="runs.work")  # type: ignore[untyped-decorator]
 def work(partition_id: str) -> None:
@@ -16,7 +18,7 @@ def work(partition_id: str) -> None:
 
 @shared_task(name="runs.keep_former_values")  # type: ignore[untyped-decorator]
 def keep_former_values() -> None:
-    services.keep_former_values_of_runs()
+    services.keep_former_values_of_runs(WORK_SECONDS)
 
 
 @shared_task(name="runs.follow_searchable_fields")  # type: ignore[untyped-decorator]

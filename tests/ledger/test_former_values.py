@@ -319,6 +319,13 @@ def test_a_worker_that_has_lost_its_run_writes_nothing(pair, monkeypatch):
 
 
 @pages
+def test_a_long_backlog_is_worked_off_in_turns(pair):
+    forget_all()
+    assert keep_former_values_of_runs(seconds=0) == 1
+    assert keep_former_values_of_runs() == Run.objects.count() - 1
+
+
+@pages
 def test_what_a_lost_worker_had_begun_is_gone_on_with_when_its_lease_is_over(pair):
     forget_all()
     Run.objects.update(former_values_after=now() + timedelta(minutes=1))

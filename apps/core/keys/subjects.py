@@ -53,7 +53,8 @@ def erasures_of(indices: Iterable[bytes]) -> dict[bytes, datetime]:
     for start in range(0, len(every), CHUNK):
         erased = SubjectKey.objects.filter(index__in=every[start : start + CHUNK])
         erased = erased.exclude(erased_at=None).order_by("erased_at")
-        found |= {bytes(index): at for index, at in erased.values_list("index", "erased_at")}
+        rows = erased.values_list("index", "erased_at")
+        found |= {bytes(index): at for index, at in rows if at is not None}
     return found
 
 

@@ -48,7 +48,7 @@ def record_rejections(
 ) -> int:
     """Keep rejections; one that is known already is counted again. Returns how many are new.
 
-    is_dry: a run that writes nothing keeps no record out. What it meets is not open, and what is
+    is_dry: a dry run keeps no record out. What it meets is not open, and what is
     open stays so.
     """
     by_identity = {_rejection_identity(record): record for record in records}

@@ -10,9 +10,11 @@ wait to be kept anew.
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections.abc import Collection
 from datetime import timedelta
+from math import inf
 from typing import Any
 from uuid import UUID
 
@@ -37,12 +39,21 @@ FIRST_PAUSE = timedelta(minutes=1)  # after a failure; doubled by each further o
 LONGEST_PAUSE = timedelta(days=1)
 
 
-def keep_former_values_of_runs() -> int:
-    """Make the old values of runs that are over searchable, the oldest first; how many runs."""
+def keep_former_values_of_runs(seconds: float = inf) -> int:
+    """Make the old values of runs that are over searchable, the oldest first; how many runs.
+
+    seconds: no further run is begun after so long, so that other tasks have their turn.
+    """
+    until = time.monotonic() + seconds
     waiting = _waiting().order_by("finished_at").select_related(*_DATASETS)
     runs = list(waiting[:MOST_RUNS])
     _follow(list({run.rule_id: run.rule for run in runs}.values()))
-    return sum(_keep(run) for run in runs)
+    kept = 0
+    for run in runs:
+        kept += _keep(run)
+        if time.monotonic() >= until:
+            break
+    return kept
 
 
 _DATASETS = ("rule__mapping__left", "rule__mapping__right")

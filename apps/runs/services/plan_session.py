@@ -63,7 +63,9 @@ class PlanSession:
     def keep_rejections(self, records: Iterable[RejectedRecord]) -> None:
         """Keep rejections without counting them (those that end the run)."""
         with self.lease.transaction():
-            record_rejections(self.work, list(records), is_dry=self.run.is_dry)
+            # Not those of a verification: it meets what later runs have to look at again.
+            is_dry = self.run.mode == Run.Mode.DRY_RUN
+            record_rejections(self.work, list(records), is_dry=is_dry)
 
     def reject(self, records: Iterable[RejectedRecord]) -> None:
         """Keep rejections and count them."""
