@@ -228,9 +228,12 @@ def _open_by_rule(
 
 
 def _unsearchable(visible: list[Rule], seen: QuerySet[Run]) -> list[Attention]:
-    """Rules with runs whose old values could not be read, so that searches do not find them."""
+    """Rules with runs whose old values could not be read, so that searches do not find them.
+
+    Once is not enough: that may be the moment's fault.
+    """
     failing = seen.filter(former_values_kept=False, finished_at__isnull=False)
-    failing = failing.filter(former_values_failures__gt=0).order_by("finished_at")
+    failing = failing.filter(former_values_failures__gt=1).order_by("finished_at")
     last = {run.rule_id: run for run in failing[:TICKS]}
     return [
         Attention(

@@ -372,6 +372,32 @@ def test_words_of_records_of_which_nobody_knows_whom_they_are_about_go_with_anyb
     assert words_found(renamed) == 0
 
 
+def test_the_right_side_says_who_they_are_where_the_left_does_not(renamed: TwoWay):
+    name_subject(renamed, "")
+    right = renamed.mapping.right
+    Dataset.objects.filter(pk=right.pk).update(subject_field="account_id")
+    follow_searchable_fields()
+    keep_former_values_of_runs()
+    erase(right, "1")
+    assert words_found(renamed) == 2
+
+
+def test_a_copy_of_the_subject_field_on_the_other_side_says_who_they_are(tmp_path: Path):
+    """What was deleted on the right was there whole, with the address under its name there."""
+    pair = TwoWay(tmp_path)
+    name_subject(pair, "mail")
+    pair.add_contacts(2)
+    pair.run()
+    pair.on_left("DELETE FROM contacts WHERE id = 1")
+    pair.run()
+    keep_former_values_of_runs()
+    assert words_found(pair) == 1
+    erase(pair.mapping.left, "m.lopez2@example.com")
+    assert words_found(pair) == 1
+    erase(pair.mapping.left, "m.lopez1@example.com")
+    assert words_found(pair) == 0
+
+
 def test_an_erasure_says_which_words_it_does_not_reach(renamed: TwoWay):
     words = FormerValue.objects.count()
     out = StringIO()
