@@ -274,6 +274,24 @@ def test_what_was_cut_is_said(pair, monkeypatch):
 
 
 @pages
+def test_common_words_are_walked_through_in_chunks(pair, monkeypatch):
+    pair.on_left("UPDATE contacts SET name = name || ' B'")
+    pair.run()
+    pair.on_left("UPDATE contacts SET name = name || ' C' WHERE id = 3")
+    pair.run()
+    keep_former_values_of_runs()
+    whole = find_by_former_value(every(), "Maria Lopez")
+    assert len(whole.hits) == 3
+    monkeypatch.setattr(selecting, "FIRST_CHUNK", 1)
+    monkeypatch.setattr(selecting, "LARGEST_CHUNK", 1)
+    assert find_by_former_value(every(), "Maria Lopez") == whole
+    monkeypatch.setattr(selecting, "MOST_WALKED", 1)
+    begun = find_by_former_value(every(), "Maria Lopez")
+    assert begun.hits == whole.hits[:1]
+    assert begun.is_cut
+
+
+@pages
 def test_a_hit_that_cannot_be_read_is_said_and_hides_no_other(pair):
     pair.on_left("UPDATE contacts SET name = 'New' WHERE id = 2")
     run = pair.run()

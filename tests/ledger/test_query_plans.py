@@ -24,6 +24,7 @@ from apps.ledger.segments import writing
 from apps.ledger.selectors import former_values
 from apps.ledger.selectors.keys import key_hash
 from apps.ledger.selectors.link_rows import links_of_hashes
+from apps.ledger.selectors.words import token
 from apps.ledger.services import WorkIdentity, store_links
 from tests.ledger.plans import key, work
 from tests.ledger.test_segments import mixed, settle_all, stored
@@ -57,6 +58,9 @@ QUESTIONS: dict[str, Question] = {
     ),
     "who had a value": lambda w: former_values._changes_with(
         [w.rule_id, uuid4()], frozenset({"maria", "lopez", "example"})
+    ),
+    "who of these had another word": lambda w: former_values._with_all(
+        [token("lopez")], [(SINCE, 3), (SINCE, 2)]
     ),
     "whose value that was is erased": lambda w: [
         list(rows) for rows in traces_of_erased([blind_index(w.rule_id, "1")])

@@ -8,12 +8,12 @@ searchable no more held is not found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef
+from django.db.models import QuerySet
 
 from apps.core.protected import ProtectedValueError
 from apps.ledger.models import Change, FormerValue
@@ -26,6 +26,12 @@ from apps.rules.models import Rule
 MOST_CHANGES = 200
 MOST_ASKED = 6  # words of a search
 COUNTED = 1_000  # rows of a word, to find the rarest
+MOST_WALKED = 100_000  # rows of the rarest word
+FIRST_CHUNK = 500  # of them at a time; each is twice the one before
+LARGEST_CHUNK = 5_000
+
+Place = tuple[datetime, int]
+"""When a change was planned, and its id: by these a word's rows are read in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class FormerHit:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Hits, the latest first. is_cut: there are more; unreadable: changes that cannot be opened."""
+    """Hits, the latest first. is_cut: there may be more; unreadable: changes, not to be opened."""
 
     hits: list[FormerHit] = field(default_factory=list)
     is_cut: bool = False
@@ -53,11 +59,11 @@ def find_by_former_value(rules: Sequence[Rule], text: str) -> Found:
     """
     by_id = {rule.pk: rule for rule in rules}
     words = frozenset(words_of(text)[:MOST_ASKED])
-    ids = _changes_with(list(by_id), words)
-    changes = changes_by_id(ids[:MOST_CHANGES], skip_unreadable=True)
+    ids, is_cut = _changes_with(list(by_id), words)
+    changes = changes_by_id(ids, skip_unreadable=True)
     searched = searched_sides(by_id[rule_id].mapping for rule_id in {c.rule_id for c in changes})
     hits: dict[Address, FormerHit] = {}
-    unreadable = len(ids[:MOST_CHANGES]) - len(changes)
+    unreadable = len(ids) - len(changes)
     for change in changes:
         rule = by_id[change.rule_id]
         try:
@@ -68,25 +74,51 @@ def find_by_former_value(rules: Sequence[Rule], text: str) -> Found:
         address = _address(rule, change)
         if fields and address not in hits:
             hits[address] = FormerHit(address, fields, change.settled_at or change.planned_at)
-    is_cut = len(ids) > MOST_CHANGES or len(hits) > MOST_ADDRESSES
+    is_cut = is_cut or len(hits) > MOST_ADDRESSES
     return Found(list(hits.values())[:MOST_ADDRESSES], is_cut, unreadable)
 
 
-def _changes_with(rule_ids: Sequence[UUID], words: frozenset[str]) -> list[int]:
-    """Ids of changes that replaced or removed a value with all these words, newest first.
-
-    One more than MOST_CHANGES says that there are more.
+def _changes_with(rule_ids: Sequence[UUID], words: frozenset[str]) -> tuple[list[int], bool]:
+    """Ids of changes that replaced or removed a value with all these words, newest first, and
+    whether there may be more of them: at most MOST_CHANGES, among the MOST_WALKED newest.
     """
     tokens = [token(word) for word in sorted(words)]
     if not tokens:
-        return []
+        return [], False
     first, *others = sorted(tokens, key=_frequency) if len(tokens) > 1 else tokens
-    rows = FormerValue.objects.filter(token=first, rule_id__in=rule_ids)
-    same = {"planned_at": OuterRef("planned_at"), "change_id": OuterRef("change_id")}
-    for other in others:
-        rows = rows.filter(Exists(FormerValue.objects.filter(token=other, **same)))
-    rows = rows.order_by("-planned_at", "-change_id")
-    return list(rows.values_list("change_id", flat=True)[: MOST_CHANGES + 1])
+    found: list[int] = []
+    walked = 0
+    for chunk in _walk(FormerValue.objects.filter(token=first, rule_id__in=rule_ids)):
+        kept = _with_all(others, chunk)
+        found += [change_id for _, change_id in chunk if change_id in kept]
+        walked += len(chunk)
+        if len(found) > MOST_CHANGES or walked >= MOST_WALKED:
+            return found[:MOST_CHANGES], True
+    return found, False
+
+
+def _walk(rows: QuerySet[FormerValue]) -> Iterator[list[Place]]:
+    """The places of all rows, newest first, in chunks: one join of two common words is a plan
+    that sorts all of both."""
+    size, page = FIRST_CHUNK, rows.order_by("-planned_at", "-change_id")
+    while chunk := list(page.values_list("planned_at", "change_id")[:size]):
+        yield chunk
+        if len(chunk) < size:
+            return
+        size = min(size * 2, LARGEST_CHUNK)
+        planned_at, change_id = chunk[-1]
+        page = rows.filter(planned_at__lte=planned_at).order_by("-planned_at", "-change_id")
+        page = page.exclude(planned_at=planned_at, change_id__gte=change_id)
+
+
+def _with_all(tokens: Sequence[bytes], chunk: Sequence[Place]) -> set[int]:
+    """The changes among these that have all these words."""
+    kept = {change_id for _, change_id in chunk}
+    for other in tokens:
+        rows = FormerValue.objects.filter(token=other, change_id__in=kept)
+        rows = rows.filter(planned_at__gte=chunk[-1][0], planned_at__lte=chunk[0][0])
+        kept = set(rows.values_list("change_id", flat=True))
+    return kept
 
 
 def _frequency(token: bytes) -> int:
