@@ -151,6 +151,7 @@ def test_no_page_is_wider_than_a_phone(page: Page, pair: Pair):
         "admin:runs_run_change": (run.pk,),
         "admin:runs_run_changes": (run.pk,),
         "admin:ledger_change_change": (Change.objects.first().pk,),
+        "admin:ledger_change_find": (),
         "admin:ledger_rejection_change": (Rejection.objects.get().pk,),
         "admin:accounts_user_changelist": (),
     }
