@@ -132,13 +132,17 @@ class Platform:
 
 
 class Watcher(threading.Thread):
-    """Looks for canaries in every file of some folders until it is told to stop."""
+    """Looks for canaries in every file of some folders until it is told to stop.
+
+    A file is read again when its size or its time has changed.
+    """
 
     def __init__(self, folders: list[Path]) -> None:
         super().__init__(daemon=True)
         self.folders = folders
         self.found: set[str] = set()
         self.seen: set[str] = set()
+        self.known: dict[Path, tuple[int, int]] = {}
         self.over = threading.Event()
 
     def run(self) -> None:
@@ -149,8 +153,14 @@ class Watcher(threading.Thread):
         for folder in self.folders:
             for path in folder.rglob("*"):
                 with suppress(OSError):  # gone meanwhile
-                    if path.is_file():
+                    if path.is_file() and self._has_changed(path):
                         self._read(path)
+
+    def _has_changed(self, path: Path) -> bool:
+        facts = path.stat()
+        before = self.known.get(path)
+        self.known[path] = (facts.st_mtime_ns, facts.st_size)
+        return before != self.known[path]
 
     def _read(self, path: Path) -> None:
         self.seen.add(path.name.rpartition(".")[2])

@@ -12,6 +12,9 @@ class Migration(migrations.Migration):
 
     initial = True
 
+    # The library's tables point to our clients, and its migrations do not say so.
+    run_before = [("oauth2_provider", "0001_initial")]
+
     dependencies = [
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
