@@ -49,6 +49,7 @@ class Capabilities:
     target_lock: bool = False  # writers exclude each other through the target itself
     server_assigned_keys: bool = False  # an insert may leave the key to the target
     returns_stored: bool = False  # a write gives back what the target made of it
+    exchanges: bool = False  # updates of one batch may pass unique values on in a circle
     transaction_status: bool = False  # says afterwards whether a transaction was committed
     delete: bool = False
     compare_and_set: bool = True  # no other writer comes between the comparison and the write
@@ -240,7 +241,10 @@ class ChangeBatch:
     before: table of the fields compared before the write (the precondition); for a delete or an
             update. Same number of rows as `key`;
     after:  table of the fields written; for an update, without unchanged fields; for an insert,
-            with the key fields unless the target assigns them. Same number of rows as `key`.
+            with the key fields unless the target assigns them. Same number of rows as `key`;
+    written: of an update whose rows write different fields, those of each row. Its other fields
+            are compared, and are in `after` what they are in `before`. Only for a connector that
+            has `exchanges`.
 
     The rest is for inserts whose key the target assigns:
 
@@ -258,6 +262,7 @@ class ChangeBatch:
     after: pa.Table | None = None
     match: tuple[str, ...] = ()
     in_doubt: bool = False
+    written: tuple[tuple[str, ...], ...] = ()
 
     @property
     def assigns_key(self) -> bool:

@@ -6,29 +6,58 @@ whole is refused in parts. What was refused for a value that is taken is therefo
 1. Who waits for whom: a record waits for those of the refused ones whose old value it takes.
 2. They are written one after the other, each after those that it waits for.
 3. Some wait for one another in a circle (two records swap their values). There one record gives its
-   value up first: the field is emptied, or gets a value that nobody has. Then the others move up,
-   and it takes its own new value last. That is all or nothing, within the batch's transaction.
+   value up first, and holds a value for a moment that nobody has. Then the others move up, and it
+   takes its own new value last. That is all or nothing, within the batch's transaction. What a
+   target does not let be opened at one record, or with one value, is tried with others.
+4. Where nobody was found who gives a value up, values are compared once more, without regard to
+   case, accents and blanks at their ends, also in the fields of keys that hold for some records
+   only or for what is made of fields: so may the target have compared them.
+
+What foreign keys of other records do when a value changes decides what it may be for a moment.
+They may follow (ON UPDATE CASCADE): then their records go to that value and come back, but from
+NULL they would not, so it is no NULL. They may forget (SET NULL, SET DEFAULT): then it must not
+change for a moment only. Where they forbid it, the target refuses.
 
 A record whose value is truly taken stays refused.
 """
 
 from __future__ import annotations
 
-import secrets
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 
-from apps.connectors.base import DatasetSchema, FieldSchema
+from apps.connectors.base import DatasetSchema, FieldSchema, WriteProblem
 from apps.connectors.components import Parents, components_of
-from apps.connectors.sql_writing import DUPLICATE, PreparedBatch, RowRefused, isolated
-from apps.connectors.types import Kind
+from apps.connectors.placeholders import placeholders
+from apps.connectors.sql_writing import (
+    DUPLICATE,
+    NOT_WRITTEN,
+    PreparedBatch,
+    RowRefused,
+    isolated,
+)
 
 Write = Callable[[Sequence[int]], None]
-_SHORTEST = 16  # characters of a random text that nobody else has
+
+NO_ROOM = replace(
+    DUPLICATE,
+    message="Records pass unique values on in a circle, and the target lets none of them give its "
+    "value up for a moment.",
+)
+HELD_UP = replace(
+    DUPLICATE,
+    message="The record that has these values was to give them up, and was refused.",
+)
+_MOST_OPENED = 32  # records of a circle of which it is tried
+_MOST_ROTATIONS = 4  # attempts to write all records of a circle
+_MOST_GIVERS = 64  # records that give the same value up, as far as can be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +66,70 @@ class Vacancy:
 
     row: int
     field: FieldSchema
-    value: str | int | None
+    value: Any
+
+    @property
+    def column(self) -> pa.ChunkedArray:
+        """The value as a column of one row, in the field's storage."""
+        return pa.chunked_array([pa.array([self.value], self.field.type.arrow)])
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a table's description does not tell of its keys.
+
+    loose_keys: fields of unique keys that hold for some records only, or for what is made of
+                fields (partial indexes, expressions, prefixes);
+    followed:   fields whose new value foreign keys take over;
+    forgotten:  fields whose change lets foreign keys lose what they refer to.
+    """
+
+    loose_keys: tuple[tuple[str, ...], ...] = ()
+    followed: frozenset[str] = frozenset()
+    forgotten: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls, loose_keys: Iterable[Iterable[str]], on_update: Iterable[tuple[str, str]]
+    ) -> Surroundings:
+        """on_update: fields that foreign keys refer to, each with its ON UPDATE."""
+        actions = [(name, action.upper()) for name, action in on_update]
+        return cls(
+            tuple(sorted({tuple(names) for names in loose_keys})),
+            frozenset(name for name, action in actions if action == "CASCADE"),
+            frozenset(name for name, action in actions if action.startswith("SET ")),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """How a connector makes room for a moment.
 
-    scope: undoes what is done inside when an exception leaves it; vacate: writes a vacancy over
-    the row's old value, if that is still there. Raises RowRefused.
+    scope:  undoes what is done inside when an exception leaves it; a scope may hold others;
+    vacate: writes a vacancy over the row's old value, if that is still there;
+    holds:  whether the row has the vacancy's value;
+    write:  writes one row, and nothing less: raises RowRefused where a trigger kept it as it was;
+    look:   finds the surroundings.
+    vacate raises RowRefused as well.
     """
 
     scope: Callable[[], AbstractContextManager[None]]
     vacate: Callable[[Vacancy], None]
+    holds: Callable[[Vacancy], bool]
+    write: Callable[[int], None]
+    look: Callable[[], Surroundings]
+
+
+class _NoRoom(Exception):
+    """A record cannot give its value up."""
+
+
+class _Stuck(Exception):
+    """The target refused a row of a circle."""
+
+    def __init__(self, row: int, problem: WriteProblem) -> None:
+        super().__init__(problem.code)
+        self.row, self.problem = row, problem
 
 
 def write_updates(
@@ -62,106 +142,214 @@ def write_updates(
     """Write updates as `write_isolating` does; rows that pass unique values on get through."""
     refused = isolated(prepared, write, rows)
     taken = [row for row, problem in refused.items() if problem.code == DUPLICATE.code]
-    for row, problem in refused.items():
-        if problem.code != DUPLICATE.code:
-            prepared.settle(row, problem)
     if taken:
-        _pass_on(prepared, current, write, exchange, taken)
+        left = _Passing(prepared, current, write, exchange).on(taken)
+        refused = {row: refused[row] for row in refused.keys() - set(taken)} | left
+    for row in sorted(refused):
+        prepared.settle(row, refused[row])
 
 
-def _pass_on(
-    prepared: PreparedBatch,
-    current: DatasetSchema,
-    write: Write,
-    exchange: Exchange,
-    rows: Sequence[int],
-) -> None:
-    waiting = _waiting(prepared, current, rows)
-    for part in components_of(waiting, len(rows)):
-        chosen = [rows[place] for place in part]
-        try:
-            if len(part) == 1:
-                write(chosen)
-            else:
-                order = [rows[place] for place in (*_without_first(waiting, part), part[0])]
-                _rotate(write, exchange, _vacancies(prepared, current, chosen), order)
-        except RowRefused as refusal:
-            for row in chosen:
-                prepared.settle(row, refusal.problem)
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """Fields that are unique together, as far as their values before and after are known.
 
-
-def _rotate(
-    write: Write, exchange: Exchange, vacancies: Sequence[Vacancy], order: Sequence[int]
-) -> None:
-    if not vacancies:
-        raise RowRefused(DUPLICATE)
-    with exchange.scope():
-        for vacancy in vacancies:
-            exchange.vacate(vacancy)
-        for row in order:
-            write([row])
-
-
-def _waiting(prepared: PreparedBatch, current: DatasetSchema, rows: Sequence[int]) -> Parents:
-    """By place in `rows` the places of those whose old value the row takes."""
-    waiting: Parents = {}
-    for names in _exchanged_keys(prepared, current):
-        old = _values(prepared.before, names, rows)
-        giver = {values: place for place, values in enumerate(old) if None not in values}
-        for place, values in enumerate(_values(prepared.after, names, rows)):
-            if giver.get(values, place) != place:
-                waiting.setdefault(place, []).append(giver[values])
-    return waiting
-
-
-def _without_first(waiting: Parents, circle: Sequence[int]) -> list[int]:
-    """The others of a circle in their order, once its first has made room.
-
-    Where they are in circles among themselves, they will be refused.
+    is_loose: the target may take values for equal that differ.
     """
-    others = set(circle[1:])
-    left = {place: [p for p in waiting[place] if p in others] for place in others}
-    parts = components_of(left, max(circle) + 1)
-    return [place for part in parts for place in part if place in others]
+
+    names: tuple[str, ...]
+    is_loose: bool = False
+
+    def values(self, image: pa.Table, rows: Sequence[int]) -> list[tuple[Any, ...]]:
+        columns = image.select(list(self.names)).take(pa.array(rows, pa.int64())).columns
+        comparable = _folded if self.is_loose else _hashable
+        found = zip(*(column.to_pylist() for column in columns), strict=True)
+        return [tuple(map(comparable, values)) for values in found]
 
 
-def _exchanged_keys(prepared: PreparedBatch, current: DatasetSchema) -> Iterator[tuple[str, ...]]:
-    """The unique keys all of whose fields are written, and known as they were."""
-    known = set(prepared.before.column_names) & set(prepared.after.column_names)
-    yield from (names for names in current.unique_keys if known.issuperset(names))
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
-def _values(image: pa.Table, names: Sequence[str], rows: Sequence[int]) -> list[tuple[object, ...]]:
-    columns = image.select(list(names)).take(pa.array(rows, pa.int64())).columns
-    return list(zip(*(column.to_pylist() for column in columns), strict=True))
+def _folded(value: Any) -> Any:
+    """What a target may compare text by: without case, accents and blanks at its ends."""
+    if not isinstance(value, str):
+        return _hashable(value)
+    letters = unicodedata.normalize("NFKD", value.strip())
+    return "".join(each for each in letters if not unicodedata.combining(each)).casefold()
 
 
-def _vacancies(
-    prepared: PreparedBatch, current: DatasetSchema, circle: Sequence[int]
-) -> list[Vacancy]:
-    """How the first row of a circle gives up what the others take; empty where it cannot."""
-    found: dict[str, Vacancy] = {}
-    for names in _exchanged_keys(prepared, current):
-        old = _values(prepared.before, names, circle[:1])[0]
-        if old not in _values(prepared.after, names, circle[1:]):
-            continue
-        fields = sorted((current.field(name) for name in names), key=lambda f: not f.nullable)
-        room = (field for field in fields if field.nullable or _nobodys(field) is not None)
-        field = next(room, None)
-        if field is None:
-            return []
-        value = None if field.nullable else _nobodys(field)
-        found[field.name] = Vacancy(circle[0], field, value)
-    return list(found.values())
+class _Passing:
+    """The second look at the updates of a batch that were refused for values that are taken."""
+
+    def __init__(
+        self, prepared: PreparedBatch, current: DatasetSchema, write: Write, exchange: Exchange
+    ) -> None:
+        self._prepared = prepared
+        self._current = current
+        self._write = write
+        self._exchange = exchange
+        self._known = set(prepared.before.column_names) & set(prepared.after.column_names)
+        self._opened: set[int] = set()
+
+    def on(self, rows: Sequence[int]) -> dict[int, WriteProblem]:
+        """Write what can be written of these rows. Returns why the others were refused."""
+        refused = self._pass_on(rows, self._exact_keys)
+        left = [row for row in refused if refused[row].code == DUPLICATE.code]
+        left = sorted(set(left) - self._opened)
+        linked = self._linked(left) if len(left) > 1 else []
+        if linked:
+            again = self._pass_on(linked, self._loose_keys)
+            refused = {row: refused[row] for row in refused.keys() - set(linked)} | again
+        return refused
+
+    def _pass_on(self, rows: Sequence[int], keys: Sequence[_Key]) -> dict[int, WriteProblem]:
+        refused: dict[int, WriteProblem] = {}
+        waiting = self._waiting(rows, keys)
+        for part in components_of(waiting, len(rows)):
+            if len(part) == 1:
+                chosen = [rows[part[0]]]
+                try:
+                    self._write(chosen)
+                except RowRefused as refusal:
+                    refused[chosen[0]] = refusal.problem
+            else:
+                refused |= self._rotate(rows, keys, waiting, part)
+        return refused
+
+    def _linked(self, rows: Sequence[int]) -> list[int]:
+        """Those of the rows that wait for one another, by what a target may compare."""
+        waiting = self._waiting(rows, self._loose_keys)
+        places = {place for givers in waiting.values() for place in givers} | waiting.keys()
+        return [rows[place] for place in sorted(places)]
+
+    def _waiting(self, rows: Sequence[int], keys: Sequence[_Key]) -> Parents:
+        """By place in `rows` the places of those whose old value the row takes."""
+        waiting: Parents = {}
+        for key in keys:
+            old = key.values(self._prepared.before, rows)
+            new = key.values(self._prepared.after, rows)
+            givers: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+            for place, values in enumerate(old):
+                if None not in values and new[place] != values:
+                    givers[values].append(place)
+            for place, values in enumerate(new):
+                found = givers.get(values, ())
+                if old[place] != values and len(found) <= _MOST_GIVERS:
+                    waiting.setdefault(place, []).extend(found)
+        return waiting
+
+    def _rotate(
+        self, rows: Sequence[int], keys: Sequence[_Key], waiting: Parents, part: Sequence[int]
+    ) -> dict[int, WriteProblem]:
+        """Write a circle, opened at one record or at another. Returns why it was refused."""
+        circle = [rows[place] for place in part]
+        self._opened.update(circle)
+        stuck: list[_Stuck] = []
+        for first in part[:_MOST_OPENED]:
+            opened, order = _opening(waiting, part, first)
+            try:
+                with self._exchange.scope():
+                    made = [self._make_room(rows[place], keys, circle) for place in opened]
+                    self._write_each([rows[place] for place in order])
+                    self._require_gone([vacancy for each in made for vacancy in each])
+            except _NoRoom:
+                continue
+            except _Stuck as reason:
+                stuck.append(reason)
+                if len(stuck) == _MOST_ROTATIONS:
+                    break
+            else:
+                return {}
+        if not stuck:
+            return dict.fromkeys(circle, NO_ROOM)
+        return dict.fromkeys(circle, HELD_UP) | {stuck[0].row: stuck[0].problem}
+
+    def _make_room(self, row: int, keys: Sequence[_Key], circle: Sequence[int]) -> list[Vacancy]:
+        """Let a row give up what the others of its circle take. Raises _NoRoom."""
+        made: list[Vacancy] = []
+        others = [other for other in circle if other != row]
+        for key in keys:
+            old = key.values(self._prepared.before, [row])[0]
+            if None in old or old not in key.values(self._prepared.after, others):
+                continue
+            if not any(vacancy.field.name in key.names for vacancy in made):
+                made.append(self._vacated(row, key))
+        return made
+
+    def _vacated(self, row: int, key: _Key) -> Vacancy:
+        for vacancy in self._vacancies(row, key):
+            try:
+                with self._exchange.scope():
+                    self._exchange.vacate(vacancy)
+                    if not self._exchange.holds(vacancy):  # a trigger has made another one of it
+                        raise RowRefused(NO_ROOM)
+            except RowRefused:
+                continue
+            return vacancy
+        raise _NoRoom
+
+    def _vacancies(self, row: int, key: _Key) -> Iterator[Vacancy]:
+        around = self._around
+        referring = {name for each in self._current.references for name in each.fields}
+        names = [name for name in key.names if name not in around.forgotten]
+        names = [name for name in names if name in self._prepared.written(row)]
+        fields = [self._current.field(name) for name in names if name not in self._key_names]
+        fields.sort(key=lambda field: field.name in referring)
+        for field in fields:
+            old = self._prepared.before.column(field.name)[row].as_py()
+            for value in placeholders(field.type, old):
+                yield Vacancy(row, field, value)
+        for field in fields:
+            if field.nullable and field.name not in around.followed:
+                yield Vacancy(row, field, None)
+
+    def _write_each(self, rows: Sequence[int]) -> None:
+        for row in rows:
+            try:
+                self._exchange.write(row)
+            except RowRefused as refusal:
+                raise _Stuck(row, refusal.problem) from None
+
+    def _require_gone(self, vacancies: Sequence[Vacancy]) -> None:
+        """Raises _Stuck where a row still holds what it was to hold for a moment only."""
+        for vacancy in vacancies:
+            new = self._prepared.after.column(vacancy.field.name)[vacancy.row].as_py()
+            if new != vacancy.value and self._exchange.holds(vacancy):
+                raise _Stuck(vacancy.row, NOT_WRITTEN)
+
+    @cached_property
+    def _around(self) -> Surroundings:
+        return self._exchange.look()
+
+    @property
+    def _key_names(self) -> list[str]:
+        names: list[str] = self._prepared.key.column_names
+        return names
+
+    @cached_property
+    def _exact_keys(self) -> list[_Key]:
+        """The unique keys all of whose fields are written, and known as they were."""
+        return [_Key(names) for names in self._current.unique_keys if self._known.issuperset(names)]
+
+    @cached_property
+    def _loose_keys(self) -> list[_Key]:
+        """All unique keys, by those of their fields that are known."""
+        keys = (*self._current.unique_keys, *self._around.loose_keys)
+        known = (tuple(name for name in names if name in self._known) for names in keys)
+        return [_Key(names, is_loose=True) for names in dict.fromkeys(known) if names]
 
 
-def _nobodys(field: FieldSchema) -> str | int | None:
-    """A value that no record has; None where the type leaves no room for one."""
-    kind, length = field.type.kind, field.type.length
-    if kind is Kind.TEXT and (length is None or length >= _SHORTEST):
-        return secrets.token_hex(32)[: length or 64]
-    if kind is Kind.UUID:
-        return str(uuid.uuid4())
-    if kind is Kind.INTEGER:
-        return -secrets.randbelow(2**31 - 1) - 1
-    return None
+def _opening(waiting: Parents, part: Sequence[int], first: int) -> tuple[list[int], list[int]]:
+    """Which rows of a circle make room so that no circle is left, and the order to write all in.
+
+    One is enough where the circle is a simple one.
+    """
+    opened = [first]
+    while True:
+        left = set(part) - set(opened)
+        graph = {place: [p for p in waiting.get(place, ()) if p in left] for place in left}
+        parts = [found for found in components_of(graph, max(part) + 1) if found[0] in left]
+        circles = [found[0] for found in parts if len(found) > 1]
+        if not circles:
+            return opened, [*(found[0] for found in parts), *opened]
+        opened += circles

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -76,7 +77,8 @@ class PreparedBatch:
 
     circles: rows, each time consecutive ones, that refer to one another in a circle, so that only
              one statement can write them;
-    levels:  all rows parted so that none refers to another one of its part, except in a circle.
+    levels:  all rows parted so that none refers to another one of its part, except in a circle;
+    masks:   the fields that each row writes, where these are not all of `after`.
     """
 
     operation: Operation
@@ -87,6 +89,15 @@ class PreparedBatch:
     exceptions: dict[int, WriteProblem] = field(default_factory=dict)
     circles: tuple[tuple[int, ...], ...] = ()
     levels: tuple[tuple[int, ...], ...] = ()
+    masks: tuple[tuple[str, ...], ...] = ()
+
+    def written(self, row: int) -> tuple[str, ...]:
+        """The fields that a row writes."""
+        return self.masks[row] if self.masks else tuple(self.after.column_names)
+
+    def alike(self, rows: Sequence[int]) -> list[tuple[tuple[str, ...], list[int]]]:
+        """The rows in their order, parted into neighbours that write the same fields."""
+        return [(names, list(part)) for names, part in groupby(rows, self.written)]
 
     def pending(self) -> list[int]:
         """The rows that have no outcome yet, ascending."""
@@ -114,7 +125,9 @@ def prepare(batch: ChangeBatch, current: DatasetSchema) -> PreparedBatch:
     target is to give out keys of a dataset that has none.
     """
     nothing = pa.table({})
-    prepared = PreparedBatch(batch.operation, batch.num_rows, nothing, nothing, nothing)
+    prepared = PreparedBatch(
+        batch.operation, batch.num_rows, nothing, nothing, nothing, masks=batch.written
+    )
     if batch.assigns_key and not current.key:
         raise KeyMissing("the dataset has no key that it could assign", where=current.name)
     prepared.key = _convert(batch.key, current, prepared, _refuse_value)
@@ -197,7 +210,8 @@ def _refuse_what_does_not_fit(prepared: PreparedBatch, current: DatasetSchema) -
         if column.null_count and not target.nullable and not target.server_assigned:
             missing = rejected("record.required", "The field needs a value.", target.name)
             for row in pc.indices_nonzero(column.is_null()).to_pylist():
-                prepared.settle(row, missing)
+                if target.name in prepared.written(row):
+                    prepared.settle(row, missing)
         if target.type.kind is Kind.TEXT and target.type.length is not None:
             long = pc.greater(pc.utf8_length(column), target.type.length)
             for row in pc.indices_nonzero(pc.fill_null(long, False)).to_pylist():

@@ -65,6 +65,7 @@ class MysqlConnector(Connector[MysqlSettings]):
         target_lock=True,
         server_assigned_keys=True,
         returns_stored=True,
+        exchanges=True,
         delete=True,
         create_dataset=True,
         batch_rows=10_000,

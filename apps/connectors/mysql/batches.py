@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import pyarrow as pa
 
 from apps.connectors.base import Operation, WriteProblem, WriteStatus
 from apps.connectors.exchanging import Exchange, Vacancy, write_updates
 from apps.connectors.mysql.connection import quote
+from apps.connectors.mysql.reading import literals
 from apps.connectors.mysql.staging import Stage
+from apps.connectors.mysql.surroundings import surroundings
 from apps.connectors.mysql.target import Target
 from apps.connectors.mysql.types import Column
 from apps.connectors.returning import Found
 from apps.connectors.sql_returning import addresses
 from apps.connectors.sql_writing import (
+    NOT_WRITTEN,
     PreparedBatch,
     RowRefused,
     judge,
@@ -66,19 +70,44 @@ class BatchWriter:
         self._stage.discard(sorted(prepared.exceptions))
         for rows in self._in_turn():
             if prepared.operation is Operation.UPDATE:
-                exchange = Exchange(lambda: self._target.savepoint("exchange"), self._vacate)
-                write_updates(prepared, self._target.table.schema, self._attempt, exchange, rows)
+                schema = self._target.table.schema
+                write_updates(prepared, schema, self._attempt, self._exchange(), rows)
             else:
                 write_isolating(prepared, self._attempt, rows)
 
+    def _exchange(self) -> Exchange:
+        return Exchange(
+            self._target.scope,
+            self._vacate,
+            self._holds,
+            self._update_one,
+            lambda: surroundings(self._target),
+        )
+
     def _vacate(self, vacancy: Vacancy) -> None:
-        column = self._target.table.column_list([vacancy.field.name])[0]
-        literal = "NULL" if vacancy.value is None else f"'{vacancy.value}'"
+        column = self._target.table.columns[vacancy.field.name]
+        value = column.staged(_literal(vacancy))
         with self._target.refusing():
             self._target.run(
                 f"UPDATE {self._target.name} t JOIN {self._stage.name} s ON {self._match()} "
-                f"SET t.{quote(column.name)} = {column.staged(literal)} WHERE s.n = {vacancy.row}"
+                f"SET t.{quote(column.name)} = {value} WHERE s.n = {vacancy.row}"
             )
+
+    def _holds(self, vacancy: Vacancy) -> bool:
+        column = self._target.table.columns[vacancy.field.name]
+        found = self._target.fetch(
+            f"SELECT t.{quote(column.name)} <=> {column.staged(_literal(vacancy))} "
+            f"FROM {self._stage.name} s STRAIGHT_JOIN {self._target.name} t ON {self._match()} "
+            f"WHERE s.n = {vacancy.row}"
+        )
+        return bool(found) and int(found[0][0]) == 1
+
+    def _update_one(self, row: int) -> None:
+        """A row that is to be written differs from what it is: the server counts it."""
+        with self._target.refusing():
+            ((names, rows),) = self._prepared.alike([row])
+            if self._target.run(self._statement(names, rows)) != 1:
+                raise RowRefused(NOT_WRITTEN)
 
     def _in_turn(self) -> Iterator[list[int]]:
         """The pending rows in parts, each of which one statement can write.
@@ -103,12 +132,16 @@ class BatchWriter:
 
     def _attempt(self, rows: Sequence[int]) -> None:
         """Write a range of rows. Raises RowRefused when a row's data is the trouble."""
-        with self._target.refusing():
-            self._target.run(self._statement(f"s.n BETWEEN {rows[0]} AND {rows[-1]}"))
+        parts = self._prepared.alike(rows)
+        with self._target.scope() if len(parts) > 1 else nullcontext():
+            for names, part in parts:
+                with self._target.refusing():
+                    self._target.run(self._statement(names, part))
 
-    def _statement(self, chosen: str) -> str:
-        """The statement that writes the chosen staged rows."""
+    def _statement(self, names: Sequence[str], rows: Sequence[int]) -> str:
+        """The statement that writes these fields of a range of staged rows."""
         target, stage = self._target.name, self._stage.name
+        chosen = f"s.n BETWEEN {rows[0]} AND {rows[-1]}"
         if self._prepared.operation is Operation.INSERT:
             return insert_statement(target, self._after, stage, chosen)
         if self._prepared.operation is Operation.DELETE:
@@ -116,6 +149,7 @@ class BatchWriter:
         values = ", ".join(
             f"t.{quote(column.name)} = {column.staged(f's.a{i}')}"
             for i, column in enumerate(self._after)
+            if column.name in names
         )
         return f"UPDATE {target} t JOIN {stage} s ON {self._match()} SET {values} WHERE {chosen}"
 
@@ -140,6 +174,11 @@ class BatchWriter:
             raise RuntimeError("nothing was to be looked up")
         keys = addresses(self._prepared).take(pa.array(rows, pa.int64()))
         return look_up(self._target, self._lookup, keys, rows, names)
+
+
+def _literal(vacancy: Vacancy) -> str:
+    """Its value as the server reads it."""
+    return literals(vacancy.column)[0].as_py() or "NULL"
 
 
 def insert_statement(target: str, after: Sequence[Column], stage: str, chosen: str) -> str:

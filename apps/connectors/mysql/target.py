@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pymysql.err
@@ -49,6 +49,7 @@ class Target:
         self.is_mariadb = is_mariadb(connection)
         self.largest_packet = int(self.fetch("SELECT @@max_allowed_packet")[0][0])
         self._lease_seconds = lease_seconds
+        self._scopes = 0
 
     def close(self) -> None:
         """Hang up: the server rolls back, and frees the lock and the stage."""
@@ -111,6 +112,11 @@ class Target:
             if not isinstance(error, pymysql.err.MySQLError | OSError) and self.connection.open:
                 self.run(f"ROLLBACK TO SAVEPOINT lockstep_{name}")
             raise
+
+    def scope(self) -> AbstractContextManager[None]:
+        """A savepoint of its own, so that it may stand within others."""
+        self._scopes += 1
+        return self.savepoint(f"scope_{self._scopes}")
 
     @contextmanager
     def refusing(self) -> Iterator[None]:

@@ -74,6 +74,7 @@ class PostgresqlConnector(Connector[PostgresqlSettings]):
         target_lock=True,
         server_assigned_keys=True,
         returns_stored=True,
+        exchanges=True,
         transaction_status=True,
         delete=True,
         create_dataset=True,

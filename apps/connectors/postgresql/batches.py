@@ -7,18 +7,23 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import psycopg.sql
+import pyarrow as pa
 
 from apps.connectors.base import Operation
 from apps.connectors.errors import TargetBusy
 from apps.connectors.exchanging import Exchange, Vacancy, write_updates
 from apps.connectors.postgresql.connection import quote, refusal
 from apps.connectors.postgresql.sequences import advance_sequence
+from apps.connectors.postgresql.staging import staged
+from apps.connectors.postgresql.surroundings import surroundings
 from apps.connectors.postgresql.target import Target
 from apps.connectors.sql_writing import (
     ALREADY,
     AMBIGUOUS,
     DUPLICATE,
     GONE,
+    NOT_WRITTEN,
     STALE,
     TAKEN,
     PreparedBatch,
@@ -59,20 +64,31 @@ class BatchWriter:
             self._update(rows)
         else:
             statement = self._delete_statement()
-            write_isolating(self._prepared, lambda part: self._change(statement, part), rows)
+            write_isolating(self._prepared, lambda part: self._change([(statement, part)]), rows)
         left = [row for row in self._prepared.pending() if row not in self._written]
         if left:
             self._judge_unchanged(left)
 
     def _update(self, rows: list[int]) -> None:
-        statement = self._update_statement()
-        write_updates(
-            self._prepared,
-            self._target.table.schema,
-            lambda part: self._change(statement, part),
-            Exchange(self._exchanging, self._vacate),
-            rows,
+        exchange = Exchange(
+            self._exchanging,
+            self._vacate,
+            self._holds,
+            self._update_one,
+            lambda: surroundings(self._target),
         )
+        schema = self._target.table.schema
+        write_updates(self._prepared, schema, self._update_part, exchange, rows)
+
+    def _update_part(self, rows: Sequence[int]) -> None:
+        self._change(
+            [(self._update_statement(names), part) for names, part in self._prepared.alike(rows)]
+        )
+
+    def _update_one(self, row: int) -> None:
+        self._update_part([row])
+        if row not in self._written:
+            raise RowRefused(NOT_WRITTEN)
 
     @contextmanager
     def _exchanging(self) -> Iterator[None]:
@@ -86,9 +102,7 @@ class BatchWriter:
 
     def _vacate(self, vacancy: Vacancy) -> None:
         """The stage takes what the record holds meanwhile for its value before."""
-        names = list(self._prepared.before.column_names)
-        place = names.index(vacancy.field.name)
-        literal = "NULL" if vacancy.value is None else f"'{vacancy.value}'"
+        place, literal = self._place(vacancy), self._literal(vacancy)
         column, stage = self._before[place], self._target.stage.name
 
         def vacate() -> None:
@@ -98,10 +112,25 @@ class BatchWriter:
                 f"AND {self._unchanged()} AND s.n = {vacancy.row}"
             )
             if done.rowcount != 1:
-                raise RowRefused(DUPLICATE)
+                raise RowRefused(NOT_WRITTEN)
             self._target.run(f"UPDATE {stage} SET b{place} = {literal} WHERE n = {vacancy.row}")
+            if self._look(self._unchanged(), f"s.n = {vacancy.row}") != [(vacancy.row, True)]:
+                raise RowRefused(NOT_WRITTEN)  # its last write would not find it
 
         self._target.guarded(vacate)
+
+    def _holds(self, vacancy: Vacancy) -> bool:
+        same = self._before[self._place(vacancy)].same(self._literal(vacancy))
+        return any(found for _, found in self._look(same, f"s.n = {vacancy.row}"))
+
+    def _place(self, vacancy: Vacancy) -> int:
+        names: list[str] = self._prepared.before.column_names
+        return names.index(vacancy.field.name)
+
+    def _literal(self, vacancy: Vacancy) -> str:
+        """As it would stand in the stage."""
+        text = staged(vacancy.column).cast(pa.string())[0].as_py()
+        return psycopg.sql.Literal(text).as_string(self._target.connection)
 
     def _insert(self, rows: list[int]) -> None:
         if not (self._is_unique and self._insert_at_once(rows)):
@@ -179,10 +208,11 @@ class BatchWriter:
     def _unchanged(self) -> str:
         return conjunction(column.same(f"s.b{i}") for i, column in enumerate(self._before))
 
-    def _update_statement(self) -> str:
+    def _update_statement(self, names: Sequence[str]) -> str:
         values = ", ".join(
             f"{quote(column.name)} = {column.staged(f's.a{i}')}"
             for i, column in enumerate(self._after)
+            if column.name in names
         )
         return (
             f"UPDATE {self._target.name} t SET {values} FROM {self._target.stage.name} s "
@@ -195,12 +225,14 @@ class BatchWriter:
             f"WHERE {self._match} AND {self._unchanged()}"
         )
 
-    def _change(self, statement: str, rows: Sequence[int]) -> None:
+    def _change(self, statements: Sequence[tuple[str, Sequence[int]]]) -> None:
+        """Run statements, each for some rows, all of them or none."""
         written: list[int] = []
 
         def change() -> None:
-            done = self._target.run(f"{statement} AND {between(rows)} RETURNING s.n")
-            written.extend(row for (row,) in done)
+            for statement, rows in statements:
+                done = self._target.run(f"{statement} AND {between(rows)} RETURNING s.n")
+                written.extend(row for (row,) in done)
 
         self._target.guarded(change)
         self._written.update(written)

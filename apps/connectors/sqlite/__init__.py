@@ -42,6 +42,7 @@ class SqliteConnector(Connector[SqliteSettings]):
         target_lock=True,
         server_assigned_keys=True,
         returns_stored=True,
+        exchanges=True,
         delete=True,
         create_dataset=True,
         batch_rows=20_000,

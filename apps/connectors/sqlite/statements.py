@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from apps.connectors.base import DatasetSchema, WriteProblem, WriteStatus
 from apps.connectors.exchanging import Vacancy
@@ -53,17 +54,41 @@ def vacate(
     vacancy: Vacancy,
 ) -> None:
     """Let a record that was judged give up its unique value for a moment. Raises RowRefused."""
-    keys = find_fields(current, prepared.key.column_names)
-    columns = prepared.key.slice(vacancy.row, 1)
-    values = [bound_values(columns.column(field.name), field)[0] for field in keys]
-    where = " AND ".join(key_match(field, f"?{i + 2}") for i, field in enumerate(keys))
+    where, values = _one(prepared, current, vacancy)
     or_abort = overruling(connection, current.name)
     with refusing(connection, current.name):
         connection.execute(
             f"UPDATE {or_abort}{quote(current.name)} AS t SET {quote(vacancy.field.name)} = ?1 "
             f"WHERE {where}",
-            (vacancy.value, *values),
+            values,
         )
+
+
+def holds(
+    connection: sqlite3.Connection,
+    prepared: PreparedBatch,
+    current: DatasetSchema,
+    vacancy: Vacancy,
+) -> bool:
+    """Whether the record has what it was given for a moment."""
+    where, values = _one(prepared, current, vacancy)
+    found = connection.execute(
+        f"SELECT 1 FROM {quote(current.name)} AS t "
+        f"WHERE t.{quote(vacancy.field.name)} IS ?1 AND {where}",
+        values,
+    )
+    return found.fetchone() is not None
+
+
+def _one(
+    prepared: PreparedBatch, current: DatasetSchema, vacancy: Vacancy
+) -> tuple[str, list[Any]]:
+    """The condition that finds a vacancy's record, and parameters: the vacancy's value, the key."""
+    keys = find_fields(current, prepared.key.column_names)
+    columns = prepared.key.slice(vacancy.row, 1)
+    values = [bound_values(columns.column(field.name), field)[0] for field in keys]
+    where = " AND ".join(key_match(field, f"?{i + 2}") for i, field in enumerate(keys))
+    return where, [bound_values(vacancy.column, vacancy.field)[0], *values]
 
 
 def overruling(connection: sqlite3.Connection, table: str) -> str:

@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,14 @@ from apps.connectors.sqlite.locking import FileLock
 from apps.connectors.sqlite.reading import key_join, key_match, stage_keys
 from apps.connectors.sqlite.statements import (
     STALE_UNREADABLE,
+    holds,
     overruling,
     read_staged,
     refusing,
     savepoint,
     vacate,
 )
+from apps.connectors.sqlite.surroundings import surroundings
 from apps.connectors.sqlite.types import bound_values, keeps_exactly
 
 _DEADLINE_SHARE = 0.8
@@ -159,7 +162,7 @@ def _refuse_what_sqlite_alters(prepared: PreparedBatch, current: DatasetSchema) 
         if keeps is None:
             continue
         for row, value in enumerate(bound_values(prepared.after.column(target.name), target)):
-            if value is not None and not keeps(value):
+            if value is not None and not keeps(value) and target.name in prepared.written(row):
                 message = f"SQLite cannot keep this value exactly in a '{target.native_type}'."
                 prepared.settle(row, rejected("record.out_of_range", message, target.name))
 
@@ -225,12 +228,14 @@ def judge_current(
 
 def _write(connection: sqlite3.Connection, prepared: PreparedBatch, current: DatasetSchema) -> None:
     or_abort = overruling(connection, current.name)
-    statement, parameters = _statement(prepared, current, or_abort)
+    statement = cache(lambda names: _statement(prepared, current, names, or_abort))
 
     def run(rows: Sequence[int]) -> None:
-        written = connection.executemany(statement, (parameters[row] for row in rows)).rowcount
-        if written != len(rows):
-            raise RowRefused(NOT_WRITTEN)
+        for names, part in prepared.alike(rows):
+            text, parameters = statement(names)
+            written = connection.executemany(text, (parameters[row] for row in part)).rowcount
+            if written != len(part):
+                raise RowRefused(NOT_WRITTEN)
 
     def write(rows: Sequence[int]) -> None:
         with refusing(connection, current.name):
@@ -244,16 +249,20 @@ def _write(connection: sqlite3.Connection, prepared: PreparedBatch, current: Dat
     exchange = Exchange(
         lambda: savepoint(connection, "exchange"),
         lambda vacancy: vacate(connection, prepared, current, vacancy),
+        lambda vacancy: holds(connection, prepared, current, vacancy),
+        lambda row: write([row]),
+        lambda: surroundings(connection, current),
     )
     write_updates(prepared, current, write, exchange, prepared.pending())
 
 
 def _statement(
-    prepared: PreparedBatch, current: DatasetSchema, or_abort: str
+    prepared: PreparedBatch, current: DatasetSchema, written: Sequence[str], or_abort: str
 ) -> tuple[str, list[tuple[Any, ...]]]:
+    """The statement that writes these fields of a row, and its parameters for each row."""
     table = quote(current.name)
     keys = find_fields(current, prepared.key.column_names)
-    after = find_fields(current, prepared.after.column_names)
+    after = find_fields(current, written)
     key_values = [bound_values(prepared.key.column(field.name), field) for field in keys]
     after_values = [bound_values(prepared.after.column(field.name), field) for field in after]
     if prepared.operation is Operation.INSERT:
