@@ -103,6 +103,8 @@ what a write made of a record. What is not said is taken to be what was sent.
   On MySQL, which cannot return it, the key has to be AUTO_INCREMENT.
 - **In time** (`note`): what a batch comes to is told before it is committed, so that it is known
   even if the worker is lost before it has settled the batch. What was not told was not written.
+- **Unique values** (`exchanges`): records of a batch may take the values that others of it give up,
+  in a chain or in a circle, though each changes other fields (`ChangeBatch.written`).
 - **References** within a dataset may go in any order within a batch. Records in a circle are
   written by PostgreSQL and SQLite; MySQL and MariaDB check each record and refuse them, and do not
   delete a record that refers to itself.
@@ -177,6 +179,7 @@ _CAPABILITIES = {
     "load": "fills an empty dataset in one transaction",
     "server_assigned_keys": "tells the keys that it assigns",
     "returns_stored": "tells what it makes of a record",
+    "exchanges": "lets the records of a batch pass unique values on",
     "target_lock": "writers exclude each other through the target",
     "delete": "can delete",
     "compare_and_set": "compares and writes in one step",

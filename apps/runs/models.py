@@ -42,8 +42,8 @@ class Counters(models.Model):
     """What was counted so far; the run's are the sums of its partitions'.
 
     Changes are counted on both sides; `…_left` are the part of them that is written to the left.
-    replanned: changes that had moved and were planned again within the run; unresolved: records
-    written with a reference that could not be translated yet.
+    replanned: changes that had moved, or waited, and were planned again within the run;
+    unresolved: records written with a reference that could not be translated yet.
     """
 
     read = models.BigIntegerField(default=0)
@@ -243,7 +243,9 @@ class Partition(BaseModel, Counters):
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="partitions")
     number = models.PositiveIntegerField()
     kind = models.CharField(max_length=8, choices=Kind.choices)
-    round = models.PositiveSmallIntegerField(default=0)  # 1…: what had moved, planned again
+    round = models.PositiveSmallIntegerField(
+        default=0
+    )  # 1…: what had moved or waits, planned again
     state = models.CharField(max_length=9, choices=State.choices, default=State.TO_PLAN)
     cut = models.CharField(max_length=5, choices=Cut.choices, default=Cut.NONE, blank=True)
     lower = models.TextField(blank=True)  # right key text; of a key range, empty: open-ended

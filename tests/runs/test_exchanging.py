@@ -10,8 +10,9 @@ import pytest
 
 from apps.ledger.models import Change
 from apps.runs.models import Run
-from apps.runs.services import UndoScope, plan_undo, work_until_finished
-from tests.platforms import PLAIN_FIELDS, Pair
+from apps.runs.services import UndoScope, approve_run, plan_undo, work_until_finished
+from apps.runs.services.writing import SideWriter
+from tests.platforms import PLAIN_FIELDS, Pair, lines
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -60,6 +61,61 @@ def test_values_are_passed_on_within_one_run(pair, mails, more):
     written = Change.objects.filter(run_id=run.pk, right_key='["1"]').get()
     assert sorted(written.field_names) == sorted({"mail", *(["full_name"] if more else [])})
     assert sorted(written.images()[1]) == sorted(written.field_names)
+
+
+def test_a_record_writes_only_what_changes_in_it(pair):
+    """The other one of a swap changes its name; nothing tells a trigger so of both."""
+    pair.on_right("CREATE TABLE renamed (id INTEGER)")
+    pair.on_right(
+        "CREATE TRIGGER renames AFTER UPDATE OF full_name ON clients "
+        "BEGIN INSERT INTO renamed VALUES (new.client_id); END"
+    )
+    give(pair, {1: "N2@Example.org", 2: "N1@Example.org"}, name="New name")
+    expect_in_step(pair, pair.run())
+    with sqlite3.connect(pair.right_path) as database:
+        assert list(database.execute("SELECT id FROM renamed")) == [(1,)]
+    database.close()
+
+
+def test_values_are_passed_on_between_partitions(tmp_path, settings):
+    settings.LOCKSTEP = {**settings.LOCKSTEP, "PARTITION_ROWS": 40}
+    pair = Pair(tmp_path, fields=PLAIN_FIELDS)
+    pair.add_customers(120)
+    pair.run()
+    pair.on_right("INSERT INTO clients (client_id, full_name, mail) VALUES (999, 'X', 'taken')")
+    give(pair, {1: "N119@Example.org", 119: "N1@Example.org", 60: "taken"}, name="New name")
+    run = pair.run()
+    assert run.partitions.exclude(cut="").count() > 1, run.cut_reason
+    assert (run.updated, run.rejected, run.stale) == (2, 1, 0), lines(run)
+    assert [rejection.code for rejection in pair.open_rejections()] == ["record.duplicate"]
+    mails = {row[0]: row[2] for row in pair.clients()}
+    assert [mails[n] for n in (1, 60, 119)] == [
+        "N119@Example.org",
+        "N60@Example.org",
+        "N1@Example.org",
+    ]
+
+
+def test_values_are_passed_on_between_batches(pair, monkeypatch):
+    monkeypatch.setattr(SideWriter, "batch_rows", 2)
+    give(pair, {1: "N4@Example.org", 3: "new@Example.org", 4: "N1@Example.org"})
+    run = pair.run()
+    assert (run.updated, run.replanned) == (3, 2), lines(run)
+    expect_in_step(pair, run)
+
+
+def test_a_plan_that_a_person_approves_holds_who_passes_values_on_together(tmp_path, settings):
+    settings.LOCKSTEP = {**settings.LOCKSTEP, "PARTITION_ROWS": 40}
+    pair = Pair(tmp_path, fields=PLAIN_FIELDS)
+    pair.add_customers(120)
+    pair.run()
+    give(pair, {1: "N119@Example.org", 119: "N1@Example.org"})
+    run = pair.run(asks_approval=True)
+    assert run.status == "waiting", lines(run)
+    approve_run(run, actor=None)
+    run = work_until_finished(run)
+    assert (run.updated, run.replanned) == (2, 0), lines(run)
+    expect_in_step(pair, run)
 
 
 def test_a_swap_is_undone_like_any_other_change(pair):

@@ -46,12 +46,18 @@ from apps.runs.services.leasing import Lease
 from apps.runs.services.parking import in_doubt_conflicts
 from apps.runs.services.receipts import Fate, Receipts, doubt, fates, noted
 from apps.runs.services.rejecting import from_target
+from apps.runs.services.rounds import is_torn
 from apps.runs.services.views import LeftViews
 from apps.runs.services.widening import widened
 from apps.runs.services.writing import SideWriter
 
 _DONE_BY_ANOTHER = WriteProblem(
     WriteStatus.STALE, "record.stale", "somebody else made the same change meanwhile"
+)
+_WAITS = WriteProblem(
+    WriteStatus.STALE,
+    "record.waits",
+    "another record has the value that this one takes; tried again once all are written",
 )
 _MAY_BE_WRITTEN = WriteProblem(
     WriteStatus.IN_DOUBT,
@@ -80,6 +86,12 @@ class BatchOutcome:
     def may_follow(self, change: PlannedChange) -> bool:
         """Whether it may get through once others of the batch have."""
         return self._is(change, "record.reference_missing") or self.takes_a_value(change)
+
+    def put_off(self, batch: Sequence[PlannedChange]) -> None:
+        """What takes a value that another record has is planned again, once all are written."""
+        for change in batch:
+            if self.takes_a_value(change):
+                self.problems[change.sequence] = _WAITS
 
     def takes_a_value(self, change: PlannedChange) -> bool:
         """Whether it was refused because another record has the value that it brings."""
@@ -183,6 +195,8 @@ class PartitionApply:
                 break
             waiting = left
         self._exchange(writer, [c for c in batch if outcome.takes_a_value(c)], outcome)
+        if is_torn(self.partition, self._writer(batch[0].side).batch_rows):
+            outcome.put_off(batch)
         self._settle(batch, outcome)
         self.in_doubt, self.receipts, self.has_noted = False, Receipts(), False
 
@@ -208,8 +222,11 @@ class PartitionApply:
         """Write updates together that may take values from one another in a circle, though they
         change different fields."""
         waiting = [change for change in waiting if change.key_after == change.own_key]
-        if len({change.fields for change in waiting}) > 1:
-            side = self._writer(waiting[0].side)
+        waiting.sort(key=lambda change: change.fields)
+        if len({change.fields for change in waiting}) < 2:
+            return
+        side = self._writer(waiting[0].side)
+        if side.reader.connector.capabilities.exchanges:
             again = self._write_alike(writer, side, waiting, widened(side, waiting))
             outcome.replace(waiting, again)
 
@@ -243,7 +260,11 @@ class PartitionApply:
 
         result = side.write(
             writer,
-            side.batch(sent, in_doubt=any(map(self._is_in_doubt, changes))),
+            side.batch(
+                sent,
+                in_doubt=any(map(self._is_in_doubt, changes)),
+                written=[change.fields for change in changes],
+            ),
             self.lease.fence,
             note=note if noting else None,
         )

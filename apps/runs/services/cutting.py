@@ -24,7 +24,7 @@ from apps.engine.key_parts import (
     share_part,
     shared_key,
 )
-from apps.engine.spec import CheckKind, Delta
+from apps.engine.spec import Approval, CheckKind, Delta
 from apps.ledger.selectors import has_crossed_links
 from apps.ledger.services import discard_plan
 from apps.runs.models import Partition, Run, RunLog, RunStatus
@@ -81,7 +81,7 @@ def cut_run(context: RunContext, *, right_empty: bool) -> Cut:
     parts = _parts_needed(sides)
     if parts < 2:
         return whole(context.run, "few enough records for one partition")
-    why = _why_whole(context)
+    why = _why_whole(context, right_empty=right_empty)
     if why:
         return whole(context.run, f"one partition, because {why}")
     key = _key_of(context)
@@ -115,12 +115,12 @@ def _parts_needed(sides: tuple[DatasetSchema, ...]) -> int:
     return min(max(by_rows, by_bytes), rows, MOST_PARTS)
 
 
-def _why_whole(context: RunContext) -> str:
+def _why_whole(context: RunContext, *, right_empty: bool) -> str:
     """Why the records of a run have to be planned together; empty where they have not."""
-    return next(_reasons(context), "")
+    return next(_reasons(context, right_empty=right_empty), "")
 
 
-def _reasons(context: RunContext) -> Iterator[str]:
+def _reasons(context: RunContext, *, right_empty: bool) -> Iterator[str]:
     rule = context.rule
     if rule.delta is Delta.CURSOR:
         yield "the cursor of one part would say nothing of another"
@@ -137,18 +137,24 @@ def _reasons(context: RunContext) -> Iterator[str]:
         return
     if any(field.nullable for field in key.left_fields):
         yield "a record's key may be empty"
-    yield from _entangled(context)
+    yield from _entangled(context, right_empty=right_empty)
     if has_crossed_links(context.run.rule_id):
         yield "the keys of some links differ"
 
 
-def _entangled(context: RunContext) -> Iterator[str]:
-    """What ties the records of a side that is written together."""
+def _entangled(context: RunContext, *, right_empty: bool) -> Iterator[str]:
+    """What ties the records of a side that is written together.
+
+    Records that pass unique values on between partitions are planned again, one way (`rounds`),
+    unless a person decides about the plan: then it is all that is written.
+    """
     written = [context.right_live]
     if context.two_way is not None:
         written.append(context.left_live)
-        if any(side.unique_keys for side in written):
-            yield "other fields than the key are unique, too"
+    is_final = context.run.asks_approval or context.rule.approval is Approval.ALWAYS
+    at_once = context.two_way is not None or (is_final and not right_empty)
+    if at_once and any(side.unique_keys for side in written):
+        yield "other fields than the key are unique, too"
     for side in written:
         if any(reference.dataset == side.name for reference in side.references):
             yield f"records of '{side.name}' refer to one another"

@@ -1,6 +1,7 @@
-"""Updates of different fields as one batch: where a record keeps a field, it is written as it is.
+"""Updates of different fields as one batch, which knows of each record what it does not write.
 
-Records that pass a unique value on must be written together, whatever else changes in them.
+Records that pass a unique value on must be written together, whatever else changes in them. A
+field that a record keeps is compared with what it is, so that a unique key is known as a whole.
 """
 
 from __future__ import annotations

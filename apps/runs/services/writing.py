@@ -73,10 +73,17 @@ class SideWriter:
         pace.spend(batch.num_rows, result.bytes_written)
         return result
 
-    def batch(self, changes: Sequence[PlannedChange], *, in_doubt: bool) -> ChangeBatch:
+    def batch(
+        self,
+        changes: Sequence[PlannedChange],
+        *,
+        in_doubt: bool,
+        written: Sequence[tuple[str, ...]] = (),
+    ) -> ChangeBatch:
         """The ChangeBatch of changes with the same operation and fields.
 
-        in_doubt: an earlier attempt may have written some of them.
+        in_doubt: an earlier attempt may have written some of them;
+        written: the fields that each of them writes, where these differ.
         """
         operation = Operation(changes[0].operation)
         before = after = None
@@ -89,7 +96,9 @@ class SideWriter:
             fields = after.column_names if after is not None else []
             match = self.match if set(self.match) <= set(fields) else ()
             return ChangeBatch(operation, pa.table({}), None, after, match, in_doubt)
-        return ChangeBatch(operation, decode_keys(keys, self.reader.key_types), before, after)
+        key = decode_keys(keys, self.reader.key_types)
+        masks = tuple(written) if len(set(written)) > 1 else ()
+        return ChangeBatch(operation, key, before, after, written=masks)
 
     def _images(self, images: Sequence[str]) -> pa.Table:
         types = {name: self.types[name] for name in orjson.loads(images[0])}
