@@ -75,33 +75,6 @@ class Vacancy:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a table's description does not tell of its keys.
-
-    loose_keys: fields of unique keys that hold for some records only, or for what is made of
-                fields (partial indexes, expressions, prefixes);
-    followed:   fields whose new value foreign keys take over;
-    forgotten:  fields whose change lets foreign keys lose what they refer to.
-    """
-
-    loose_keys: tuple[tuple[str, ...], ...] = ()
-    followed: frozenset[str] = frozenset()
-    forgotten: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(
-        cls, loose_keys: Iterable[Iterable[str]], on_update: Iterable[tuple[str, str]]
-    ) -> Surroundings:
-        """on_update: fields that foreign keys refer to, each with its ON UPDATE."""
-        actions = [(name, action.upper()) for name, action in on_update]
-        return cls(
-            tuple(sorted({tuple(names) for names in loose_keys})),
-            frozenset(name for name, action in actions if action == "CASCADE"),
-            frozenset(name for name, action in actions if action.startswith("SET ")),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Exchange:
     """How a connector makes room for a moment.
 
@@ -109,7 +82,9 @@ class Exchange:
     vacate: writes a vacancy over the row's old value, if that is still there;
     holds:  whether the row has the vacancy's value;
     write:  writes one row, and nothing less: raises RowRefused where a trigger kept it as it was;
-    look:   finds the surroundings.
+    loose_keys: gives the fields of unique keys that hold for some records only, or for what is
+            made of fields (partial indexes, expressions, prefixes);
+    on_update: gives the fields that foreign keys of any table refer to, each with its ON UPDATE.
     vacate raises RowRefused as well.
     """
 
@@ -117,7 +92,8 @@ class Exchange:
     vacate: Callable[[Vacancy], None]
     holds: Callable[[Vacancy], bool]
     write: Callable[[int], None]
-    look: Callable[[], Surroundings]
+    loose_keys: Callable[[], Iterable[Sequence[str]]]
+    on_update: Callable[[], Iterable[tuple[str, str]]]
 
 
 class _NoRoom(Exception):
@@ -289,18 +265,19 @@ class _Passing:
         raise _NoRoom
 
     def _vacancies(self, row: int, key: _Key) -> Iterator[Vacancy]:
-        around = self._around
+        """What is most likely let in comes first, and nothing last."""
+        kept = {*self._prepared.key.column_names, *self._fields_on_update("SET ")}
+        names = [name for name in self._prepared.written(row) if name in key.names]
+        fields = [self._current.field(name) for name in names if name not in kept]
         referring = {name for each in self._current.references for name in each.fields}
-        names = [name for name in key.names if name not in around.forgotten]
-        names = [name for name in names if name in self._prepared.written(row)]
-        fields = [self._current.field(name) for name in names if name not in self._key_names]
         fields.sort(key=lambda field: field.name in referring)
+        followed = self._fields_on_update("CASCADE")
         for field in fields:
             old = self._prepared.before.column(field.name)[row].as_py()
             for value in placeholders(field.type, old):
                 yield Vacancy(row, field, value)
         for field in fields:
-            if field.nullable and field.name not in around.followed:
+            if field.nullable and field.name not in followed:
                 yield Vacancy(row, field, None)
 
     def _write_each(self, rows: Sequence[int]) -> None:
@@ -317,14 +294,13 @@ class _Passing:
             if new != vacancy.value and self._exchange.holds(vacancy):
                 raise _Stuck(vacancy.row, NOT_WRITTEN)
 
-    @cached_property
-    def _around(self) -> Surroundings:
-        return self._exchange.look()
+    def _fields_on_update(self, action: str) -> set[str]:
+        """Those that foreign keys refer to with such an ON UPDATE."""
+        return {name for name, does in self._on_update if does.upper().startswith(action)}
 
-    @property
-    def _key_names(self) -> list[str]:
-        names: list[str] = self._prepared.key.column_names
-        return names
+    @cached_property
+    def _on_update(self) -> list[tuple[str, str]]:
+        return list(self._exchange.on_update())
 
     @cached_property
     def _exact_keys(self) -> list[_Key]:
@@ -334,7 +310,7 @@ class _Passing:
     @cached_property
     def _loose_keys(self) -> list[_Key]:
         """All unique keys, by those of their fields that are known."""
-        keys = (*self._current.unique_keys, *self._around.loose_keys)
+        keys = (*self._current.unique_keys, *self._exchange.loose_keys())
         known = (tuple(name for name in names if name in self._known) for names in keys)
         return [_Key(names, is_loose=True) for names in dict.fromkeys(known) if names]
 

@@ -12,7 +12,7 @@ from apps.connectors.exchanging import Exchange, Vacancy, write_updates
 from apps.connectors.mysql.connection import quote
 from apps.connectors.mysql.reading import literals
 from apps.connectors.mysql.staging import Stage
-from apps.connectors.mysql.surroundings import surroundings
+from apps.connectors.mysql.surroundings import loose_keys, on_update
 from apps.connectors.mysql.target import Target
 from apps.connectors.mysql.types import Column
 from apps.connectors.returning import Found
@@ -81,7 +81,8 @@ class BatchWriter:
             self._vacate,
             self._holds,
             self._update_one,
-            lambda: surroundings(self._target),
+            lambda: loose_keys(self._target),
+            lambda: on_update(self._target),
         )
 
     def _vacate(self, vacancy: Vacancy) -> None:

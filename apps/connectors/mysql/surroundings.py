@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-from apps.connectors.exchanging import Surroundings
 from apps.connectors.mysql.target import Target
 
 _KEYS = """
 SELECT s.INDEX_NAME, s.COLUMN_NAME, COALESCE({expression}, c.GENERATION_EXPRESSION, ''), s.SUB_PART
 FROM information_schema.STATISTICS s
-LEFT JOIN information_schema.COLUMNS c ON c.TABLE_SCHEMA = s.TABLE_SCHEMA
-  AND c.TABLE_NAME = s.TABLE_NAME AND c.COLUMN_NAME = s.COLUMN_NAME
+LEFT JOIN information_schema.COLUMNS c ON c.TABLE_SCHEMA = DATABASE()
+  AND c.TABLE_NAME = '{table}' AND c.COLUMN_NAME = s.COLUMN_NAME
 WHERE s.TABLE_SCHEMA = DATABASE() AND s.TABLE_NAME = '{table}' AND s.NON_UNIQUE = 0
 ORDER BY s.INDEX_NAME, s.SEQ_IN_INDEX
 """
@@ -30,30 +29,31 @@ SELECT 1 FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SELECT'
 _NAME = re.compile(r"`((?:[^`]|``)+)`")
 
 
-def surroundings(target: Target) -> Surroundings:
-    """Those of the table that is written.
-
-    The server tells a user only of foreign keys in tables that the user has rights on, and not
-    always what they do. So those of all fields count as following unless the user sees everything.
-    """
-    table = target.where.replace("\\", "\\\\").replace("'", "''")
-    on_update = [
-        (str(name), str(action)) for name, action in target.fetch(_ON_UPDATE.format(table=table))
-    ]
-    if not target.fetch(_SEES_EVERYTHING):
-        on_update += [(name, "CASCADE") for name in target.table.columns]
-    return Surroundings.of(_loose_keys(target, table), on_update)
-
-
-def _loose_keys(target: Target, table: str) -> list[list[str]]:
-    """Of unique indexes on prefixes, on expressions and on computed fields."""
+def loose_keys(target: Target) -> list[list[str]]:
+    """The fields of unique indexes on prefixes, on expressions and on computed fields."""
     expression = "NULL" if target.is_mariadb else "s.EXPRESSION"
     names: dict[str, list[str]] = defaultdict(list)
     loose: set[str] = set()
-    for index, column, made_of, prefix in target.fetch(
-        _KEYS.format(expression=expression, table=table)
-    ):
+    query = _KEYS.format(expression=expression, table=_escaped(target.where))
+    for index, column, made_of, prefix in target.fetch(query):
         names[index] += _NAME.findall(made_of) if made_of else [column]
         if made_of or prefix is not None:
             loose.add(index)
     return [found for index, found in names.items() if index in loose]
+
+
+def on_update(target: Target) -> list[tuple[str, str]]:
+    """The fields that foreign keys of any table refer to, each with its ON UPDATE.
+
+    The server tells a user only of foreign keys in tables that the user has rights on, and not
+    always what they do. So those of all fields count as following unless the user sees everything.
+    """
+    rows = target.fetch(_ON_UPDATE.format(table=_escaped(target.where)))
+    found = [(str(name), str(action)) for name, action in rows]
+    if not target.fetch(_SEES_EVERYTHING):
+        found += [(name, "CASCADE") for name in target.table.columns]
+    return found
+
+
+def _escaped(name: str) -> str:
+    return name.replace("\\", "\\\\").replace("'", "''")

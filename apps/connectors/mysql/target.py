@@ -111,7 +111,9 @@ class Target:
         except Exception as error:
             if not isinstance(error, pymysql.err.MySQLError | OSError) and self.connection.open:
                 self.run(f"ROLLBACK TO SAVEPOINT lockstep_{name}")
+                self.run(f"RELEASE SAVEPOINT lockstep_{name}")
             raise
+        self.run(f"RELEASE SAVEPOINT lockstep_{name}")
 
     def scope(self) -> AbstractContextManager[None]:
         """A savepoint of its own, so that it may stand within others."""

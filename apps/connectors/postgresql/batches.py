@@ -16,7 +16,7 @@ from apps.connectors.exchanging import Exchange, Vacancy, write_updates
 from apps.connectors.postgresql.connection import quote, refusal
 from apps.connectors.postgresql.sequences import advance_sequence
 from apps.connectors.postgresql.staging import staged
-from apps.connectors.postgresql.surroundings import surroundings
+from apps.connectors.postgresql.surroundings import loose_keys, on_update
 from apps.connectors.postgresql.target import Target
 from apps.connectors.sql_writing import (
     ALREADY,
@@ -75,7 +75,8 @@ class BatchWriter:
             self._vacate,
             self._holds,
             self._update_one,
-            lambda: surroundings(self._target),
+            lambda: loose_keys(self._target),
+            lambda: on_update(self._target),
         )
         schema = self._target.table.schema
         write_updates(self._prepared, schema, self._update_part, exchange, rows)
@@ -101,21 +102,32 @@ class BatchWriter:
             raise
 
     def _vacate(self, vacancy: Vacancy) -> None:
-        """The stage takes what the record holds meanwhile for its value before."""
-        place, literal = self._place(vacancy), self._literal(vacancy)
-        column, stage = self._before[place], self._target.stage.name
+        """The stage takes what the record holds meanwhile for its values before.
+
+        But for those that it does not write: a trigger that alters them would have the last word.
+        """
+        column = self._before[self._place(vacancy)]
+        names = self._prepared.written(vacancy.row)
+        held = ", ".join(
+            f"b{i} = t.{quote(each.name)}::text"
+            for i, each in enumerate(self._before)
+            if each.name in names
+        )
+        stage, table, chosen = self._target.stage.name, self._target.name, f"s.n = {vacancy.row}"
 
         def vacate() -> None:
             done = self._target.run(
-                f"UPDATE {self._target.name} t SET {quote(column.name)} = "
-                f"{column.staged(literal)} FROM {stage} s WHERE {self._match} "
-                f"AND {self._unchanged()} AND s.n = {vacancy.row}"
+                f"UPDATE {table} t SET {quote(column.name)} = "
+                f"{column.staged(self._literal(vacancy))} FROM {stage} s "
+                f"WHERE {self._match} AND {self._unchanged()} AND {chosen}"
             )
             if done.rowcount != 1:
                 raise RowRefused(NOT_WRITTEN)
-            self._target.run(f"UPDATE {stage} SET b{place} = {literal} WHERE n = {vacancy.row}")
-            if self._look(self._unchanged(), f"s.n = {vacancy.row}") != [(vacancy.row, True)]:
-                raise RowRefused(NOT_WRITTEN)  # its last write would not find it
+            self._target.run(
+                f"UPDATE {stage} s SET {held} FROM {table} t WHERE {self._match} AND {chosen}"
+            )
+            if self._look(self._unchanged(), chosen) != [(vacancy.row, True)]:
+                raise RowRefused(NOT_WRITTEN)
 
         self._target.guarded(vacate)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from apps.connectors.exchanging import Surroundings
 from apps.connectors.postgresql.target import Target
 
 _LOOSE_KEYS = """
@@ -28,8 +27,11 @@ WHERE c.contype = 'f' AND c.confrelid = %s::regclass
 """
 
 
-def surroundings(target: Target) -> Surroundings:
-    """Those of the table that is written."""
-    loose = target.connection.execute(_LOOSE_KEYS, (target.name,)).fetchall()
-    on_update = target.connection.execute(_ON_UPDATE, (target.name,)).fetchall()
-    return Surroundings.of((row[0] for row in loose), on_update)
+def loose_keys(target: Target) -> list[list[str]]:
+    """The fields of unique indexes that are partial or on expressions."""
+    return [row[0] for row in target.connection.execute(_LOOSE_KEYS, (target.name,))]
+
+
+def on_update(target: Target) -> list[tuple[str, str]]:
+    """The fields that foreign keys of any table refer to, each with its ON UPDATE."""
+    return target.connection.execute(_ON_UPDATE, (target.name,)).fetchall()

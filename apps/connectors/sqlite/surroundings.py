@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterator
 
 from apps.connectors.base import DatasetSchema
-from apps.connectors.exchanging import Surroundings
 from apps.connectors.sqlite import discovery
 from apps.connectors.sqlite.connection import quote
 
@@ -15,13 +14,8 @@ _WHERE = re.compile(r"\bWHERE\b", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
 
 
-def surroundings(connection: sqlite3.Connection, current: DatasetSchema) -> Surroundings:
-    """Those of the table that is written."""
-    return Surroundings.of(_loose_keys(connection, current), _on_update(connection, current))
-
-
-def _loose_keys(connection: sqlite3.Connection, current: DatasetSchema) -> Iterator[list[str]]:
-    """Of unique indexes that are partial, or on expressions: fields that their text names."""
+def loose_keys(connection: sqlite3.Connection, current: DatasetSchema) -> Iterator[list[str]]:
+    """The fields of unique indexes that are partial, or on expressions whose text names them."""
     for _, index, unique, _, partial in connection.execute(
         f"PRAGMA index_list({quote(current.name)})"
     ).fetchall():
@@ -41,7 +35,7 @@ def _named(connection: sqlite3.Connection, index: str, current: DatasetSchema) -
     return [name for name in current.field_names if name.lower() in words]
 
 
-def _on_update(connection: sqlite3.Connection, current: DatasetSchema) -> Iterator[tuple[str, str]]:
+def on_update(connection: sqlite3.Connection, current: DatasetSchema) -> Iterator[tuple[str, str]]:
     """The fields that foreign keys of any table refer to, each with its ON UPDATE."""
     spelled = {name.lower(): name for name in current.field_names}
     for table in discovery.dataset_names(connection):

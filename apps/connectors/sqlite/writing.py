@@ -58,7 +58,7 @@ from apps.connectors.sqlite.statements import (
     savepoint,
     vacate,
 )
-from apps.connectors.sqlite.surroundings import surroundings
+from apps.connectors.sqlite.surroundings import loose_keys, on_update
 from apps.connectors.sqlite.types import bound_values, keeps_exactly
 
 _DEADLINE_SHARE = 0.8
@@ -251,7 +251,8 @@ def _write(connection: sqlite3.Connection, prepared: PreparedBatch, current: Dat
         lambda vacancy: vacate(connection, prepared, current, vacancy),
         lambda vacancy: holds(connection, prepared, current, vacancy),
         lambda row: write([row]),
-        lambda: surroundings(connection, current),
+        lambda: loose_keys(connection, current),
+        lambda: on_update(connection, current),
     )
     write_updates(prepared, current, write, exchange, prepared.pending())
 

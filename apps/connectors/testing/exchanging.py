@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -21,6 +24,7 @@ from apps.connectors.testing.harness import (
     ID,
     NOT_CLAIMED,
     REJECTED,
+    SAMPLES,
     STALE,
     Harness,
     do_nothing,
@@ -32,7 +36,7 @@ from apps.connectors.testing.harness import (
 )
 from apps.connectors.types import Kind, NeutralType
 
-Mails = Mapping[int, str | int]
+Mails = Mapping[int, Any]
 """By record its unique value."""
 
 SHORT = NeutralType(Kind.TEXT, length=40)
@@ -60,11 +64,53 @@ class ExchangeBehaviour:
         assert result.exceptions == {}
         assert _held(harness, dataset) == {**ABC, **after}
 
-    def test_numbers_are_passed_on(self, harness: Harness) -> None:
-        before: Mails = {1: 10, 2: 20}
-        dataset = _made(harness, field("mail", neutral.INTEGER, nullable=False), before)
-        assert _update(harness, dataset, before, {1: 20, 2: 10}).exceptions == {}
-        assert _held(harness, dataset) == {1: 20, 2: 10}
+    @pytest.mark.parametrize(
+        ("kind", "first", "second"),
+        [
+            (neutral.INTEGER, 10, 20),
+            (neutral.decimal(3, 2), Decimal("9.98"), Decimal("9.99")),
+            (neutral.DATE, date(2024, 2, 29), date(2024, 3, 1)),
+            (
+                neutral.TIMESTAMPTZ,
+                datetime(2024, 1, 1, tzinfo=UTC),
+                datetime(2024, 1, 2, tzinfo=UTC),
+            ),
+            (NeutralType(Kind.TEXT, length=2), "ab", "cd"),
+            (neutral.UUID, SAMPLES[neutral.UUID][0], SAMPLES[neutral.UUID][1]),
+        ],
+        ids=str,
+    )
+    def test_values_of_any_type_are_passed_on(
+        self, harness: Harness, kind: NeutralType, first: Any, second: Any
+    ) -> None:
+        before: Mails = {1: first, 2: second}
+        dataset = _made(harness, field("mail", kind, nullable=False), before)
+        assert _update(harness, dataset, before, {1: second, 2: first}).exceptions == {}
+        assert _held(harness, dataset) == {1: second, 2: first}
+
+    def test_each_record_may_write_other_fields(self, harness: Harness) -> None:
+        needs(harness, "write", "exchanges")
+        fields = [ID, field("mail", SHORT), field("name", SHORT, nullable=False)]
+        rows = pa.table({"id": [1, 2, 3], "mail": ["a", "b", "c"], "name": ["A", "B", "C"]})
+        dataset = harness.make(fields, ("id",), rows, (("mail",),))
+        changed = pa.table({"mail": ["b", "a", None], "name": ["new", "B", None]})
+        gone = pa.table({"mail": ["a", "b", None], "name": ["A", "B", None]})
+        batch = ChangeBatch(
+            Operation.UPDATE,
+            pa.table({"id": [1, 2, 99]}),
+            gone,
+            changed,
+            written=(("mail", "name"), ("mail",), ("mail",)),
+        )
+        with open_session(harness.connector, dataset) as session:
+            result = session.apply(batch, do_nothing)
+        assert statuses(result) == [APPLIED, APPLIED, STALE]
+        read = read_all(harness.connector, ReadRequest(dataset, ("id", "mail", "name")))
+        assert [tuple(row.values()) for row in read.sort_by("id").to_pylist()] == [
+            (1, "b", "new"),
+            (2, "a", "B"),
+            (3, "c", "C"),
+        ]
 
     def test_a_value_that_is_truly_taken_costs_its_record_only(self, harness: Harness) -> None:
         dataset = _made(harness, field("mail", SHORT), ABC)
