@@ -87,9 +87,9 @@ class BatchOutcome:
         """Whether it may get through once others of the batch have."""
         return self._is(change, "record.reference_missing") or self.takes_a_value(change)
 
-    def put_off(self, batch: Sequence[PlannedChange]) -> None:
+    def put_off(self, changes: Sequence[PlannedChange]) -> None:
         """What takes a value that another record has is planned again, once all are written."""
-        for change in batch:
+        for change in changes:
             if self.takes_a_value(change):
                 self.problems[change.sequence] = _WAITS
 
@@ -194,9 +194,11 @@ class PartitionApply:
             if len(left) == len(waiting):
                 break
             waiting = left
-        self._exchange(writer, [c for c in batch if outcome.takes_a_value(c)], outcome)
-        if is_torn(self.partition, self._writer(batch[0].side).batch_rows):
-            outcome.put_off(batch)
+        taking = [change for change in batch if outcome.takes_a_value(change)]
+        if taking:
+            self._exchange(writer, taking, outcome)
+            if is_torn(self.partition, self._writer(batch[0].side).batch_rows):
+                outcome.put_off(taking)
         self._settle(batch, outcome)
         self.in_doubt, self.receipts, self.has_noted = False, Receipts(), False
 

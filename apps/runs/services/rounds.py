@@ -38,7 +38,7 @@ def begin_round(run: Run, records: Sequence[Partition]) -> bool:
     )
     log(
         run,
-        f"{moved} had moved meanwhile, or wait; planning them again",
+        f"{moved} had moved meanwhile, or waited for others; planning them again",
         level=RunLog.Level.WARNING,
     )
     dispatch([part.pk])
