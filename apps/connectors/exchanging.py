@@ -83,7 +83,7 @@ class Exchange:
     holds:  whether the row has the vacancy's value;
     write:  writes one row, and nothing less: raises RowRefused where a trigger kept it as it was;
     loose_keys: gives the fields of unique keys that hold for some records only, or for what is
-            made of fields (partial indexes, expressions, prefixes);
+            made of fields (partial indexes, expressions, prefixes), and perhaps of all others;
     on_update: gives the fields that foreign keys of any table refer to, each with its ON UPDATE.
     vacate raises RowRefused as well.
     """

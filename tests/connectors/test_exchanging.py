@@ -170,6 +170,24 @@ def test_nothing_stays_of_what_was_held_for_a_moment(place: Place, field: str) -
     assert place.held("v, n") == [("a", 0), ("b", 0)]
 
 
+@on("postgresql")
+def test_a_record_that_a_trigger_of_another_moves_is_stale(place: Place) -> None:
+    make(place, "text UNIQUE")
+    place.query(
+        "CREATE OR REPLACE FUNCTION moves() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN UPDATE t SET n = n + 1 WHERE id = 2; RETURN NEW; END $$;"
+        "CREATE TRIGGER moves AFTER UPDATE ON t FOR EACH ROW WHEN (NEW.id = 1) "
+        "EXECUTE FUNCTION moves()"
+    )
+    before = {1: ["a", 0], 2: ["b", 0]}
+    result = place.update("v n", before, {1: ["b", 1], 2: ["a", 1]})
+    assert {problem.code for problem in result.exceptions.values()} == {
+        "record.stale",
+        "record.duplicate",
+    }
+    assert place.held("v, n") == [("a", 0), ("b", 0)]
+
+
 COUNTS = """
     CREATE OR REPLACE FUNCTION counts() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         NEW.n := OLD.n + 10; RETURN NEW;
@@ -215,6 +233,15 @@ def test_records_that_follow_a_value_follow_it_through_a_swap(place: Place) -> N
     assert place.swap("a", "b").exceptions == {}
     assert place.held() == [("b",), ("a",)]
     assert place.held(table="child") == [("b",), ("a",)]
+
+
+@on(*EVERYWHERE)
+def test_records_that_follow_a_value_into_a_shorter_field_keep_it(place: Place) -> None:
+    make(place, "VARCHAR(40) UNIQUE", "'aaaa'", "'bbbb'")
+    place.query(CHILD.format(action="CASCADE").replace("40", "9"))
+    place.query("INSERT INTO child VALUES (1, 'aaaa'), (2, 'bbbb')")
+    assert place.swap("aaaa", "bbbb").exceptions == {}
+    assert place.held() == place.held(table="child") == [("bbbb",), ("aaaa",)]
 
 
 @on(*EVERYWHERE)
@@ -353,12 +380,19 @@ def test_values_with_blanks_and_accents_that_the_target_passes_over(place: Place
     assert place.held() == [("bert ",), ("rene",)]
 
 
-@on("mariadb")
+@on("postgresql", "mariadb")
 def test_values_that_a_computed_field_keeps_unique_are_passed_on(place: Place) -> None:
     make(place, "VARCHAR(20)")
-    place.query("ALTER TABLE t ADD c VARCHAR(20) AS (lower(v)) STORED UNIQUE")
+    place.query("ALTER TABLE t ADD c VARCHAR(20) GENERATED ALWAYS AS (lower(v)) STORED UNIQUE")
     assert place.swap("a", "b").exceptions == {}
     assert place.held() == [("b",), ("a",)]
+
+
+@on("postgresql")
+def test_values_that_exclude_one_another_are_passed_on(place: Place) -> None:
+    make(place, "int4range, EXCLUDE USING gist (v WITH &&)", "'[1,5)'", "'[10,20)'")
+    assert place.swap("[1,5)", "[10,20)").exceptions == {}
+    assert place.held("v::text") == [("[10,20)",), ("[1,5)",)]
 
 
 @on("sqlite", "postgresql")

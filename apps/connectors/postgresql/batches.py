@@ -89,7 +89,8 @@ class BatchWriter:
     def _update_one(self, row: int) -> None:
         self._update_part([row])
         if row not in self._written:
-            raise RowRefused(NOT_WRITTEN)
+            is_as_before = self._look(self._unchanged(), f"s.n = {row}") == [(row, True)]
+            raise RowRefused(NOT_WRITTEN if is_as_before else STALE)
 
     @contextmanager
     def _exchanging(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 A run's way: `requesting` queues it; `working` takes partitions under a lease (`leasing`) and does
 their step: `preparing`, `planning`, `applying`, `verifying`; `advancing` moves the run from phase
-to phase (`reviewing` its plan, `rounds` for what had moved meanwhile); `approving` is a person's
+to phase (`reviewing` its plan, `rounds` for what had moved or waits); `approving` is a person's
 part; `dispatching` sends work to workers; `scheduling` starts what is due and mends what was lost.
 """
 
