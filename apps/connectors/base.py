@@ -242,9 +242,9 @@ class ChangeBatch:
             update. Same number of rows as `key`;
     after:  table of the fields written; for an update, without unchanged fields; for an insert,
             with the key fields unless the target assigns them. Same number of rows as `key`;
-    written: of an update whose rows write different fields, those of each row. Its other fields
-            are compared, and are in `after` what they are in `before`. Only for a connector that
-            has `exchanges`.
+    written: of an update whose rows do not write all fields of `after`, those of each row. Its
+            other fields are compared, and are in `after` what they are in `before`. Only for a
+            connector that has `exchanges`.
 
     The rest is for inserts whose key the target assigns:
 

@@ -12,7 +12,7 @@ from apps.ledger.models import Change
 from apps.runs.models import Run
 from apps.runs.services import UndoScope, approve_run, plan_undo, work_until_finished
 from apps.runs.services.writing import SideWriter
-from tests.platforms import PLAIN_FIELDS, Pair, lines
+from tests.platforms import CLIENTS, PLAIN_FIELDS, Pair, lines
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -75,6 +75,21 @@ def test_a_record_writes_only_what_changes_in_it(pair):
     with sqlite3.connect(pair.right_path) as database:
         assert list(database.execute("SELECT id FROM renamed")) == [(1,)]
     database.close()
+
+
+def test_a_part_of_a_key_is_passed_on_among_those_with_the_same_other_part(tmp_path):
+    """Seventy lists of two, each of which swaps its places; the rule knows nothing of lists."""
+    plain = CLIENTS.replace("mail TEXT UNIQUE", "mail TEXT")
+    pair = Pair(tmp_path, fields=PLAIN_FIELDS, clients_sql=plain)
+    pair.add_customers(140)
+    pair.on_left("UPDATE customers SET email = CASE id % 2 WHEN 0 THEN 'even' ELSE 'odd' END")
+    pair.run()
+    pair.on_right("UPDATE clients SET note = (client_id + 1) / 2")
+    pair.on_right("CREATE UNIQUE INDEX place ON clients (note, mail)")
+    pair.on_left("UPDATE customers SET email = CASE id % 2 WHEN 0 THEN 'odd' ELSE 'even' END")
+    run = pair.run()
+    assert run.updated == 140, lines(run)
+    expect_in_step(pair, run)
 
 
 def test_values_are_passed_on_between_partitions(tmp_path, settings):

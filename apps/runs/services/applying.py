@@ -48,7 +48,7 @@ from apps.runs.services.receipts import Fate, Receipts, doubt, fates, noted
 from apps.runs.services.rejecting import from_target
 from apps.runs.services.rounds import is_torn
 from apps.runs.services.views import LeftViews
-from apps.runs.services.widening import widened
+from apps.runs.services.widening import fields_together, widened
 from apps.runs.services.writing import SideWriter
 
 _DONE_BY_ANOTHER = WriteProblem(
@@ -215,21 +215,24 @@ class PartitionApply:
                 self._doubt(change, outcome)
         told = outcome.stored.keys() | outcome.problems.keys()
         for changes in _groups([change for change in batch if change.sequence not in told]):
-            outcome.add(self._write_alike(writer, side, changes, changes))
+            outcome.add(self._write_alike(writer, side, changes))
         return outcome
 
     def _exchange(
         self, writer: WriteSession, waiting: Sequence[PlannedChange], outcome: BatchOutcome
     ) -> None:
         """Write updates together that may take values from one another in a circle, though they
-        change different fields."""
+        change different fields, or parts of a unique key."""
         waiting = [change for change in waiting if change.key_after == change.own_key]
-        waiting.sort(key=lambda change: change.fields)
-        if len({change.fields for change in waiting}) < 2:
+        if len(waiting) < 2:
             return
-        side = self._writer(waiting[0].side)
-        if side.reader.connector.capabilities.exchanges:
-            again = self._write_alike(writer, side, waiting, widened(side, waiting))
+        context, side = self.context, self._writer(waiting[0].side)
+        live = context.left_live if waiting[0].side == Side.LEFT else context.right_live
+        names = fields_together(side, live, waiting)
+        is_known = all(set(change.fields) == set(names) for change in waiting)
+        if side.reader.connector.capabilities.exchanges and not is_known:
+            waiting.sort(key=lambda change: change.fields)
+            again = self._write_alike(writer, side, waiting, widened(side, waiting, names))
             outcome.replace(waiting, again)
 
     def _doubt(self, change: PlannedChange, outcome: BatchOutcome) -> None:
@@ -244,9 +247,9 @@ class PartitionApply:
         writer: WriteSession,
         side: SideWriter,
         changes: Sequence[PlannedChange],
-        sent: Sequence[PlannedChange],
+        wide: Sequence[PlannedChange] = (),
     ) -> BatchOutcome:
-        """Write changes that go into one ChangeBatch. sent: the same, as they are to be written."""
+        """Write changes that go into one ChangeBatch. wide: the same, with more fields each."""
         has_views = changes[0].side == Side.LEFT and self.context.two_way is not None
         views = self.views.by_key if has_views else None
         noting = self._keeps_receipts(changes[0])
@@ -263,9 +266,9 @@ class PartitionApply:
         result = side.write(
             writer,
             side.batch(
-                sent,
+                wide or changes,
                 in_doubt=any(map(self._is_in_doubt, changes)),
-                written=[change.fields for change in changes],
+                written=[change.fields for change in changes] if wide else (),
             ),
             self.lease.fence,
             note=note if noting else None,

@@ -83,7 +83,7 @@ class SideWriter:
         """The ChangeBatch of changes with the same operation and fields.
 
         in_doubt: an earlier attempt may have written some of them;
-        written: the fields that each of them writes, where these differ.
+        written: the fields that each of them writes, where these are not all.
         """
         operation = Operation(changes[0].operation)
         before = after = None
@@ -97,8 +97,7 @@ class SideWriter:
             match = self.match if set(self.match) <= set(fields) else ()
             return ChangeBatch(operation, pa.table({}), None, after, match, in_doubt)
         key = decode_keys(keys, self.reader.key_types)
-        masks = tuple(written) if len(set(written)) > 1 else ()
-        return ChangeBatch(operation, key, before, after, written=masks)
+        return ChangeBatch(operation, key, before, after, written=tuple(written))
 
     def _images(self, images: Sequence[str]) -> pa.Table:
         types = {name: self.types[name] for name in orjson.loads(images[0])}
