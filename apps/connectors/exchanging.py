@@ -14,9 +14,9 @@ whole is refused in parts. What was refused for a value that is taken is therefo
    only or for what is made of fields: so may the target have compared them.
 
 What foreign keys of other records do when a value changes decides what it may be for a moment.
-They may follow (ON UPDATE CASCADE): then their records go to that value and come back, but from
-NULL they would not, so it is no NULL. They may forget (SET NULL, SET DEFAULT): then it must not
-change for a moment only. Where they forbid it, the target refuses.
+They may follow (ON UPDATE CASCADE, or a trigger): then their records go to that value and come
+back, but from NULL they would not, so it is no NULL. They may forget (SET NULL, SET DEFAULT): then
+it must not change for a moment only. Where they forbid it, the target refuses.
 
 A record whose value is truly taken stays refused.
 """
@@ -35,6 +35,7 @@ import pyarrow as pa
 
 from apps.connectors.base import DatasetSchema, FieldSchema, WriteProblem
 from apps.connectors.components import Parents, components_of
+from apps.connectors.errors import SchemaMismatch
 from apps.connectors.placeholders import placeholders
 from apps.connectors.sql_writing import (
     DUPLICATE,
@@ -84,7 +85,8 @@ class Exchange:
     write:  writes one row, and nothing less: raises RowRefused where a trigger kept it as it was;
     loose_keys: gives the fields of unique keys that hold for some records only, or for what is
             made of fields (partial indexes, expressions, prefixes), and perhaps of all others;
-    on_update: gives the fields that foreign keys of any table refer to, each with its ON UPDATE.
+    on_update: gives the fields that foreign keys of any table refer to, each with its ON UPDATE;
+            all fields as with CASCADE where triggers may do the same.
     vacate raises RowRefused as well.
     """
 
@@ -259,7 +261,7 @@ class _Passing:
                     self._exchange.vacate(vacancy)
                     if not self._exchange.holds(vacancy):  # a trigger has made another one of it
                         raise RowRefused(NO_ROOM)
-            except RowRefused:
+            except (RowRefused, SchemaMismatch):  # a trigger's own error may be no record's
                 continue
             return vacancy
         raise _NoRoom

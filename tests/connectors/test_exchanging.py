@@ -252,6 +252,45 @@ def test_values_that_others_would_follow_into_nothing_are_not_emptied(place: Pla
     assert place.held() == place.held(table="child") == [("a",), ("b",)]
 
 
+BY_TRIGGER = {
+    "sqlite": "CREATE TRIGGER follow AFTER UPDATE ON t BEGIN "
+    "UPDATE child SET v = new.v WHERE v = old.v; END",
+    "postgresql": "CREATE OR REPLACE FUNCTION follow() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN UPDATE child SET v = NEW.v WHERE v = OLD.v; RETURN NEW; END $$;"
+    "CREATE TRIGGER follow AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION follow()",
+    "mariadb": "CREATE TRIGGER follow AFTER UPDATE ON t FOR EACH ROW "
+    "UPDATE child SET v = NEW.v WHERE v = OLD.v",
+}
+
+
+@on(*EVERYWHERE)
+@pytest.mark.parametrize("check", ["", "CHECK (v IN ('a', 'b'))"])
+def test_records_that_follow_by_a_trigger_are_not_led_into_nothing(
+    place: Place, check: str
+) -> None:
+    make(place, f"VARCHAR(40) UNIQUE {check}")
+    place.query("CREATE TABLE child (id INTEGER PRIMARY KEY, v VARCHAR(40))")
+    place.query("INSERT INTO child VALUES (1, 'a'), (2, 'b')")
+    place.query(BY_TRIGGER[place.name])
+    result = place.swap("a", "b")
+    assert refuses(result) if check else not result.exceptions
+    kept = [("a",), ("b",)]
+    assert place.held() == place.held(table="child") == (kept if check else kept[::-1])
+
+
+@on("postgresql")
+def test_an_error_of_a_triggers_own_refuses_the_value_for_a_moment_only(place: Place) -> None:
+    make(place, "text NOT NULL UNIQUE", "'a@b'", "'b@b'")
+    place.query(
+        "CREATE OR REPLACE FUNCTION picky() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF NEW.v NOT LIKE '%@%' THEN RAISE EXCEPTION 'no' USING ERRCODE = 'UE001'; END IF; "
+        "RETURN NEW; END $$;"
+        "CREATE TRIGGER picky BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION picky()"
+    )
+    assert place.swap("a@b", "b@b").exceptions == {}
+    assert place.held() == [("b@b",), ("a@b",)]
+
+
 @on(*EVERYWHERE)
 @pytest.mark.parametrize("action", ["SET NULL", "NO ACTION"])
 def test_no_reference_is_lost_for_a_moment(place: Place, action: str) -> None:

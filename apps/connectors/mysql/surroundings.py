@@ -23,8 +23,14 @@ LEFT JOIN information_schema.REFERENTIAL_CONSTRAINTS r
   AND r.TABLE_NAME = k.TABLE_NAME
 WHERE k.REFERENCED_TABLE_SCHEMA = DATABASE() AND k.REFERENCED_TABLE_NAME = '{table}'
 """
+_TRIGGERS = """
+SELECT 1 FROM information_schema.TRIGGERS
+WHERE EVENT_OBJECT_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE = '{table}'
+  AND EVENT_MANIPULATION = 'UPDATE'
+"""
 _SEES_EVERYTHING = """
-SELECT 1 FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SELECT'
+SELECT 1 FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE IN ('SELECT', 'TRIGGER')
+  AND GRANTEE = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')
 """
 _NAME = re.compile(r"`((?:[^`]|``)+)`")
 
@@ -43,14 +49,16 @@ def loose_keys(target: Target) -> list[list[str]]:
 
 
 def on_update(target: Target) -> list[tuple[str, str]]:
-    """The fields that foreign keys of any table refer to, each with its ON UPDATE.
+    """The fields that foreign keys, or triggers, may follow, each with its ON UPDATE.
 
-    The server tells a user only of foreign keys in tables that the user has rights on, and not
-    always what they do. So those of all fields count as following unless the user sees everything.
+    The server tells a user only of what the user has rights on, and not always what it does. So
+    all fields count as followed unless the user sees everything.
     """
-    rows = target.fetch(_ON_UPDATE.format(table=_escaped(target.where)))
+    table = _escaped(target.where)
+    rows = target.fetch(_ON_UPDATE.format(table=table))
     found = [(str(name), str(action)) for name, action in rows]
-    if not target.fetch(_SEES_EVERYTHING):
+    is_blind = len(target.fetch(_SEES_EVERYTHING)) < 2  # one row for each right
+    if is_blind or target.fetch(_TRIGGERS.format(table=table)):
         found += [(name, "CASCADE") for name in target.table.columns]
     return found
 

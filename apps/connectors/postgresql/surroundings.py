@@ -37,7 +37,14 @@ SELECT a.attname::text,
                           WHEN 'd' THEN 'SET DEFAULT' ELSE 'NO ACTION' END
 FROM pg_constraint c
 JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = ANY(c.confkey)
-WHERE c.contype = 'f' AND c.confrelid = %s::regclass
+WHERE c.contype = 'f' AND c.confrelid = %(table)s::regclass
+UNION ALL
+SELECT a.attname::text, 'CASCADE' FROM pg_attribute a
+WHERE a.attrelid = %(table)s::regclass AND a.attnum > 0 AND EXISTS (
+    SELECT FROM pg_trigger t
+    WHERE t.tgrelid = a.attrelid AND NOT t.tgisinternal AND t.tgtype & 16 <> 0
+  UNION ALL
+    SELECT FROM pg_rewrite r WHERE r.ev_class = a.attrelid)
 """
 
 
@@ -47,5 +54,5 @@ def loose_keys(target: Target) -> list[list[str]]:
 
 
 def on_update(target: Target) -> list[tuple[str, str]]:
-    """The fields that foreign keys of any table refer to, each with its ON UPDATE."""
-    return target.connection.execute(_ON_UPDATE, (target.name,)).fetchall()
+    """The fields that foreign keys, or triggers, may follow, each with its ON UPDATE."""
+    return target.connection.execute(_ON_UPDATE, {"table": target.name}).fetchall()

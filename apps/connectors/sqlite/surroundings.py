@@ -36,10 +36,13 @@ def _named(connection: sqlite3.Connection, index: str, current: DatasetSchema) -
 
 
 def on_update(connection: sqlite3.Connection, current: DatasetSchema) -> Iterator[tuple[str, str]]:
-    """The fields that foreign keys of any table refer to, each with its ON UPDATE."""
+    """The fields that foreign keys, or triggers, may follow, each with its ON UPDATE."""
     spelled = {name.lower(): name for name in current.field_names}
     for table in discovery.dataset_names(connection):
         for row in connection.execute(f"PRAGMA foreign_key_list({quote(table)})").fetchall():
             _, _, target, _, field, action, *_ = row
             if target.lower() == current.name.lower() and field is not None:
                 yield spelled.get(field.lower(), field), action
+    triggers = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND lower(tbl_name) = lower(?)"
+    if connection.execute(triggers, (current.name,)).fetchone():
+        yield from ((name, "CASCADE") for name in current.field_names)
