@@ -50,6 +50,7 @@ INSTALLED_APPS = [
     "apps.ledger",
     "apps.runs",
     "apps.alerts",
+    "apps.hub",
     "apps.api",
     "apps.console",
 ]

@@ -58,6 +58,13 @@ class Act(models.TextChoices):
     FIELD_CHANGED = "field.changed", "Changed a field of the inventory"
     DRIFT_SEEN = "drift.seen", "Marked schema drift as seen"
 
+    HOSTED_CREATED = "hosted.created", "Began to host a dataset"
+    HOSTED_CHANGED = "hosted.changed", "Changed a hub dataset"
+    HOSTED_DELETED = "hosted.deleted", "Deleted a hub dataset"
+    HOSTED_SCHEMA_CHANGED = "hosted.schema_changed", "Changed the schema of a hub dataset"
+    HOSTED_SCOPE_SET = "hosted.scope_set", "Said which records of a hub dataset an account sees"
+    REPLICA_REVOKED = "replica.revoked", "Took the access of a replica back"
+
     MAPPING_CREATED = "mapping.created", "Added a mapping"
     MAPPING_CHANGED = "mapping.changed", "Changed a mapping"
     MAPPING_DELETED = "mapping.deleted", "Deleted a mapping"
@@ -136,6 +143,8 @@ SUBJECTS = {
     "dataset": "Datasets",
     "field": "Data inventory",
     "drift": "Schema drift",
+    "hosted": "Hub datasets",
+    "replica": "Replicas",
     "mapping": "Mappings",
     "lookup": "Lookup tables",
     "rule": "Rules",

@@ -27,6 +27,16 @@ _BUILT_IN = {
 }
 
 
+def register(name: str, path: str) -> None:
+    """Add a connector that needs more than the ground floor; its room does so when it starts.
+
+    path: `module:class`, imported when it is first asked for.
+    """
+    _BUILT_IN[name] = path
+    connector_names.cache_clear()
+    connector_class.cache_clear()
+
+
 def _load(path: str) -> type[Connector[Any]]:
     module, _, attribute = path.partition(":")
     loaded: type[Connector[Any]] = getattr(import_module(module), attribute)

@@ -18,7 +18,7 @@ class Level(models.IntegerChoices):
     CHANGE = 3, "Change"
 
 
-_SEEING = frozenset({"view", "reveal"})
+_SEEING = frozenset({"view", "reveal", "pull"})
 _CHANGING = frozenset({"add", "change", "delete", "save"})
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,9 +12,15 @@ from apps.connectors.base import DatasetSchema, FieldSchema, WriteProblem
 from apps.connectors.errors import FieldMissing
 from apps.connectors.files.changes import Matcher
 from apps.connectors.files.conversion import identity
-from apps.connectors.files.reading import OpenFile
 from apps.connectors.files.rows import Rows
 from apps.connectors.returning import Found, aligned, lost, numbered, standing
+
+
+class Readable(Protocol):
+    """Where records are read from."""
+
+    def rows(self, fields: Sequence[FieldSchema]) -> Iterator[Rows]:
+        """All of them, with these fields."""
 
 
 class RecordsLost(Exception):
@@ -35,7 +41,7 @@ class Returning:
         self.names = tuple(names)
         self._fields = [schema.field(name) for name in names]
 
-    def read(self, file: OpenFile, matcher: Matcher, num_rows: int) -> pa.Table | None:
+    def read(self, file: Readable, matcher: Matcher, num_rows: int) -> pa.Table | None:
         """The records, one per change. Raises RecordsLost."""
         if not self.names:
             return None
@@ -48,7 +54,7 @@ class Returning:
 
 
 def _look_up(
-    file: OpenFile, matcher: Matcher, rows: Sequence[int], fields: Sequence[FieldSchema]
+    file: Readable, matcher: Matcher, rows: Sequence[int], fields: Sequence[FieldSchema]
 ) -> Found:
     key_fields, columns = matcher.addresses()
     types = [field.type for field in key_fields]

@@ -1,0 +1,1 @@
+"""Datasets that Lockstep hosts itself, and the copies of them that client apps keep."""

@@ -1,0 +1,30 @@
+"""Writes about the hub.
+
+`actor` is who asks; None is the system itself. All raise PermissionDenied where the actor may not
+do this to this object.
+"""
+
+from __future__ import annotations
+
+from apps.hub.services.datasets import (
+    NewDataset,
+    change_schema,
+    host_dataset,
+    hub_source,
+    make_hosted,
+    save_hosted,
+    set_row_scope,
+)
+from apps.hub.services.pushing import Outcome, push
+
+__all__ = [
+    "NewDataset",
+    "Outcome",
+    "change_schema",
+    "host_dataset",
+    "hub_source",
+    "make_hosted",
+    "push",
+    "save_hosted",
+    "set_row_scope",
+]

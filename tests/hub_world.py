@@ -1,0 +1,65 @@
+"""A hub dataset for tests, and replicas that push to it and pull from it without HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from apps.accounts.models import User
+from apps.hub.merging import Edit
+from apps.hub.models import HostedDataset, Replica
+from apps.hub.selectors import EVERYTHING, Access
+from apps.hub.services import NewDataset, Outcome, host_dataset, push
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "maxLength": 100},
+        "title": {"type": "string", "maxLength": 40},
+        "note": {"type": "string", "x-merge": "text"},
+        "done": {"type": "boolean"},
+        "stock": {"type": "integer", "x-merge": "counter"},
+        "tags": {"type": "array", "items": {"type": "string"}, "x-merge": "set"},
+        "price": {"type": "string", "x-type": "decimal(10,2)", "x-merge": "ask"},
+        "owner": {"type": "string"},
+    },
+    "required": ["title"],
+}
+
+
+def hosted(name: str = "tasks", **facts: Any) -> HostedDataset:
+    """A new hub dataset."""
+    wanted = NewDataset(name, facts.pop("schema", SCHEMA), **facts)
+    host_dataset(wanted, actor=None)
+    return HostedDataset.objects.get(name=name)
+
+
+def account(name: str = "app") -> User:
+    found = User.objects.filter(username=name).first()
+    return found or User.objects.create_user(username=name)
+
+
+@dataclass
+class Pusher:
+    """A replica that numbers its edits; it keeps no copy."""
+
+    hosted: HostedDataset
+    access: Access = EVERYTHING
+    replica: Replica = field(
+        default_factory=lambda: Replica.objects.create(account=account(), client_id=uuid4())
+    )
+    sent: int = 0
+
+    def edit(self, key: str, base: int | None = None, **facts: Any) -> Edit:
+        """The next edit; facts as in `Edit`, all others are fields that are set."""
+        self.sent += 1
+        known = {name: facts.pop(name) for name in KNOWN & facts.keys()}
+        known["base"] = known.pop("seen", {})
+        return Edit(self.sent, key, base, assigned=facts, **known)
+
+    def push(self, key: str, base: int | None = None, **facts: Any) -> Outcome:
+        return push(self.hosted, self.replica, [self.edit(key, base, **facts)], self.access)[0]
+
+
+KNOWN = frozenset({"increments", "added", "removed", "is_delete", "seen", "stamp"})
