@@ -19,6 +19,7 @@ _LOOK = (
     "runs.view_*",
     "ledger.view_*",
     "alerts.view_incident",
+    "hub.view_*",
 )
 _OPERATE = (
     *_LOOK,
@@ -34,6 +35,8 @@ _OPERATE = (
     "ledger.decide_conflict",
     "ledger.replay_rejection",
     "alerts.handle_incident",
+    "hub.decide_mutation",
+    "hub.revoke_replica",
 )
 
 
@@ -100,5 +103,11 @@ ROLES = (
             "runs.view_partition",
             "runs.cancel_run",
         ),
+    ),
+    Role(
+        "client_app",
+        "Client app",
+        "A program that keeps a copy of the granted hub datasets: pulls from and pushes to them.",
+        ("hub.pull_hosteddataset", "hub.push_hosteddataset", "hub.view_replica"),
     ),
 )

@@ -101,6 +101,12 @@ SCOPES = {
             "ledger.view_conflict",
             "alerts.view_incident",
         ),
+            "hub:read",
+            "Pull the records of hub datasets, and see the replicas of them",
+            "hub.pull_hosteddataset",
+            "hub.view_replica",
+        ),
+        _scope("hub:write", "Push edits to hub datasets", "hub.push_hosteddataset"),
         _scope("audit:read", "Read the audit log", "audit.view_auditevent"),
     )
 }

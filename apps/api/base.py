@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db.models import Model, QuerySet
 from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from pydantic import BaseModel
+from pydantic import ValidationError as PydanticError
 from rest_framework.exceptions import ValidationError
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -21,12 +23,22 @@ from apps.api.authorization import Needs
 from apps.api.documenting import described
 from apps.api.errors import NotFound, PreconditionFailed, PreconditionRequired
 from apps.api.limits import count, require
+from apps.api.errors import (
+    Malformed,
+    NotFound,
+    PreconditionFailed,
+    PreconditionRequired,
+    UnsupportedMediaType,
+    invalid_of,
+)
 from apps.api.services import Answer, Caller, do_once
 from apps.core.rate_limits import Allowance
 from apps.core.selectors import by_id
+from apps.hub.bodies import loaded
 
 SAFE = ("GET", "HEAD")
 KEPT_HEADERS = ("ETag", "Location")
+Model_ = TypeVar("Model_", bound=BaseModel)
 
 
 def operation(
@@ -43,12 +55,16 @@ def operation(
     unsafe: bool = False,
     matched: bool = False,
     atomic: bool = True,
+    repeatable: type[BaseModel] | None = None,
+    further: Sequence[int] = (),
 ) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
     """Make a method of a resource an operation.
 
     needs: model and action of the permission; answers: serializer of the answer; body, query: those
     of what is sent, handed to the method as `sent` and `asked`; unsafe: it asks for an idempotency
-    key; matched: for If-Match as well; atomic: see `services.do_once`.
+    key; matched: for If-Match as well; atomic: see `services.do_once`; repeatable: the body of an
+    act that knows by itself what it has done before, so that it needs no key; further: statuses
+    that it answers with beside the usual ones.
     """
     required = Needs(scope, *needs)
 
@@ -57,6 +73,8 @@ def operation(
         def answered(self: Resource, request: Request, **place: Any) -> Any:
             if query is not None:
                 place["asked"] = validated(query, request.query_params.dict(), request)
+            if repeatable is not None:
+                place["sent"] = parsed(repeatable, request)
             if not unsafe:
                 return method(self, request, **place)
             return self.once(request, functools.partial(method, self, request), place, body, atomic)
@@ -69,12 +87,14 @@ def operation(
                 method.__doc__ or "",
                 answers=answers,
                 status=status,
-                body=body,
+                body=repeatable or body,
                 query=query,
                 parameters=parameters,
                 examples=examples,
                 unsafe=unsafe,
                 matched=matched,
+                repeatable=repeatable is not None,
+                further=further,
             )
         )(answered)
 
@@ -92,6 +112,20 @@ def validated(kind: type[Serializer], data: Any, request: Request) -> dict[str, 
     serializer.is_valid(raise_exception=True)
     found: dict[str, Any] = serializer.validated_data
     return found
+
+
+def parsed(kind: type[Model_], request: Request) -> Model_:
+    """A large body, as the model has it. Raises Invalid, UnsupportedMediaType, Malformed."""
+    if request.content_type.partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType("the body is to be JSON")
+    try:
+        data = loaded(request._request.body)
+    except ValueError as error:
+        raise Malformed("this is no JSON document") from error
+    try:
+        return kind.model_validate(data)
+    except PydanticError as error:
+        raise invalid_of(error) from None
 
 
 class Resource(ViewSet):

@@ -9,6 +9,7 @@ from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from pydantic import BaseModel
 from rest_framework import serializers
 
 from apps.api.authorization import Needs
@@ -95,15 +96,18 @@ def described(
     *,
     answers: Any,
     status: int,
-    body: type[serializers.Serializer] | None,
+    body: type[serializers.Serializer] | type[BaseModel] | None,
     query: type[serializers.Serializer] | None,
     parameters: Sequence[OpenApiParameter],
     examples: Sequence[OpenApiExample],
     unsafe: bool,
     matched: bool,
+    repeatable: bool,
+    further: Sequence[int],
 ) -> dict[str, Any]:
     """Arguments of `extend_schema`; what is needed stands in the text, and for programs."""
-    statuses = (*READING, *(WRITING if unsafe else ()), *(MATCHING if matched else ()))
+    writing = WRITING if unsafe or repeatable else ()
+    statuses = (*READING, *writing, *(MATCHING if matched else ()), *further)
     responses: dict[Any, Any] = {status: answers}
     for number in sorted(statuses):
         responses[number, PROBLEM] = OpenApiResponse(Problem, description=TITLES[number])
@@ -120,6 +124,7 @@ def described(
             "x-scope": needs.scope,
             "x-permission": needs.permission,
             "x-roles": needs.roles,
+            **({"x-repeatable": True} if repeatable else {}),
         },
     }
 

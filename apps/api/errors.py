@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import ValidationError
+
 from apps.connectors.errors import Action, LockstepError
+
+MOST_MISTAKES = 100
 
 
 class ApiError(LockstepError):
@@ -22,6 +26,20 @@ class Invalid(ApiError):
     def __init__(self, problems: list[dict[str, str]]) -> None:
         super().__init__("the request is not as expected")
         self.problems = problems
+
+
+def invalid_of(error: ValidationError, place: str = "") -> Invalid:
+    """What a model says of a body, without the values. place: where in the body it was."""
+    return Invalid(
+        [
+            {
+                "place": ".".join([*([place] if place else ()), *(str(p) for p in mistake["loc"])]),
+                "code": "invalid",
+                "message": mistake["msg"].removeprefix("Value error, "),
+            }
+            for mistake in error.errors(include_url=False, include_input=False)[:MOST_MISTAKES]
+        ]
+    )
 
 
 class Malformed(ApiError):

@@ -37,6 +37,37 @@ DECIDE = [
     ),
 ]
 REPLAY = [_sent("One", rejections=["01900000-0000-7000-8000-000000000005"])]
+REPLICA = "0190c5b2-7f1e-4f0a-9d35-3f6f0a1c2b3d"
+PUSH = [
+    _sent(
+        "A new record and an edit",
+        replica=REPLICA,
+        mutations=[
+            {"mid": 1, "id": "a1", "set": {"title": "Buy milk", "done": False}},
+            {
+                "mid": 2,
+                "id": "b7",
+                "base_rev": 41,
+                "set": {"done": True},
+                "hlc": "019a5d2c8f000000",
+            },
+        ],
+    ),
+    _sent(
+        "A counter, a set and a deletion",
+        replica=REPLICA,
+        mutations=[
+            {
+                "mid": 3,
+                "id": "b7",
+                "base_rev": 43,
+                "increment": {"stock": -1},
+                "add": {"tags": ["sold"]},
+            },
+            {"mid": 4, "id": "c2", "base_rev": 12, "delete": True},
+        ],
+    ),
+]
 NEW_SOURCE = [
     _sent(
         "PostgreSQL",

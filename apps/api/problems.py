@@ -20,6 +20,7 @@ from apps.api import errors
 from apps.audit.origin import current_origin
 from apps.audit.services import record_refusal
 from apps.connectors.errors import Action, LockstepError
+from apps.hub.errors import ReplicaRevoked, SchemaOutdated, TokenExpired
 
 logger = logging.getLogger("lockstep.api")
 PROBLEM = "application/problem+json"
@@ -28,6 +29,9 @@ STATUS_BY_CODE = {
     "run.not_waiting": 409,
     "conflict.decision_unfit": 422,
     TokenRefused.code: 401,
+    TokenExpired.code: 410,
+    SchemaOutdated.code: 426,
+    ReplicaRevoked.code: 403,
 }
 STATUS_BY_ACTION = {
     Action.RETRY: 503,
@@ -44,10 +48,12 @@ TITLES = {
     405: "Method not allowed",
     406: "Not acceptable",
     409: "Not possible now",
+    410: "It is not remembered any more",
     412: "It has changed meanwhile",
     413: "Too large",
     415: "Unsupported media type",
     422: "Cannot be done as asked for",
+    426: "An update is needed",
     428: "A precondition is needed",
     429: "Too many requests",
     500: "A fault of Lockstep",

@@ -11,6 +11,7 @@ from apps.api.document import Document, InteractiveDocument
 from apps.api.explaining import problem
 from apps.api.problems import not_there
 from apps.api.views.audit import Audit
+from apps.api.views.hub import HubDatasets, Replicas
 from apps.api.views.mappings import Mappings
 from apps.api.views.metrics import Metrics
 from apps.api.views.records import Conflicts, Records, Rejections
@@ -43,6 +44,11 @@ urlpatterns = [
     *_acts("sources", Sources, "check", "discover", "pause", "resume"),
     _at("datasets", Datasets, get="list"),
     _at("datasets/<uuid:id>", Datasets, get="retrieve", patch="partial_update"),
+    _at("datasets/<uuid:id>/changes", HubDatasets, get="changes"),
+    _at("datasets/<uuid:id>/push", HubDatasets, post="push"),
+    _at("datasets/<uuid:id>/digest", HubDatasets, get="digest"),
+    _at("datasets/<uuid:id>/schema", HubDatasets, get="describe"),
+    _at("replicas", Replicas, get="list", post="create"),
     *_configured("mappings", Mappings),
     *_configured("rules", Rules),
     *_acts("rules", Rules, "enable", "disable", "pause", "resume"),

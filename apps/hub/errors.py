@@ -63,3 +63,11 @@ class MutationRefused(RecordError):
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
         self.field = field
+
+
+class PushConflict(RecordError):
+    """Two have changed a field whose policy is to ask."""
+
+    code = "hub.conflict"
+    action = Action.ASK
+    default_remedy = "Take the record as the answer has it; somebody decides on the value aside."

@@ -8,7 +8,7 @@ from django.db.models import Model, QuerySet
 from pydantic import BaseModel, ValidationError
 from rest_framework import serializers
 
-from apps.api.errors import Invalid
+from apps.api.errors import invalid_of
 from apps.core.selectors import reached
 
 
@@ -39,15 +39,7 @@ def specs_of(kind: type[Spec], given: list[dict[str, Any]], place: str) -> list[
     try:
         return [kind.model_validate(row) for row in given]
     except ValidationError as error:
-        problems = [
-            {
-                "place": ".".join([place, *(str(part) for part in mistake["loc"])]),
-                "code": "invalid",
-                "message": mistake["msg"].removeprefix("Value error, "),
-            }
-            for mistake in error.errors(include_url=False)
-        ]
-        raise Invalid(problems) from None
+        raise invalid_of(error, place) from None
 
 
 class Note(serializers.Serializer):

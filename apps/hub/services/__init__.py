@@ -16,6 +16,12 @@ from apps.hub.services.datasets import (
     set_row_scope,
 )
 from apps.hub.services.pushing import Outcome, push
+from apps.hub.services.replicas import (
+    name_replica,
+    note_progress,
+    replica_of,
+    revoke_replica,
+)
 
 __all__ = [
     "NewDataset",
@@ -24,7 +30,11 @@ __all__ = [
     "host_dataset",
     "hub_source",
     "make_hosted",
+    "name_replica",
+    "note_progress",
     "push",
+    "replica_of",
+    "revoke_replica",
     "save_hosted",
     "set_row_scope",
 ]

@@ -18,7 +18,7 @@ from apps.connectors.base import Operation
 from apps.engine.spec import EditDelete
 from apps.hub import clocks
 from apps.hub.bodies import dumped, kept, key_of, mutation_place, with_key
-from apps.hub.errors import MutationRefused, OutOfOrder
+from apps.hub.errors import MutationRefused, OutOfOrder, PushConflict
 from apps.hub.merging import Base, Edit, Merged, Status, merge_into, merge_into_nothing
 from apps.hub.models import HostedDataset, Mutation, Replica, ReplicaProgress, Revision
 from apps.hub.schemas import Record, Shape
@@ -40,7 +40,6 @@ from apps.hub.services.storing import (
 )
 
 ATTEMPTS = 5
-CONFLICT = "hub.conflict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +283,7 @@ class _Push:
             wants_delete=merged.is_delete_lost if merged else edit.is_delete,
         )
         if done.status is Status.CONFLICT:
-            row.state, row.code = Mutation.State.OPEN, CONFLICT
+            row.state, row.code = Mutation.State.OPEN, PushConflict.code
             row.fields = merged.asks if merged and merged.asks else row.fields
         text = _safely_dumped(lost)
         body = kept(text, mutation_place(row.pk), self.books.is_personal)
@@ -300,7 +299,7 @@ class _Push:
         revision, record = self._as_it_is(now_stored)
         if done.status is Status.APPLIED:
             return Outcome(done.edit.number, Status.APPLIED.value, revision)
-        code = CONFLICT if done.status is Status.CONFLICT else done.code
+        code = PushConflict.code if done.status is Status.CONFLICT else done.code
         fields = tuple(done.merged.asks) if done.merged else done.fields
         return Outcome(
             done.edit.number, done.status.value, revision, record, code, done.message, fields
