@@ -359,6 +359,7 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 3600},
     },
     "forget_calls": {"task": "api.forget_calls", "schedule": 3600.0, "options": {"expires": 3600}},
+    "hub": {"task": "hub.maintain", "schedule": 3600.0, "options": {"expires": 3600}},
     "forget": {"task": "accounts.forget_expired", "schedule": 3600.0, "options": {"expires": 3600}},
 }
 if CELERY_BROKER_URL.startswith("filesystem:"):
