@@ -159,6 +159,15 @@ def test_a_repeated_push_does_nothing_twice_and_gets_the_same_answers(tasks):
     assert Revision.objects.count() == 3
 
 
+def test_a_repeated_push_tells_what_others_did_since(tasks):
+    one, two = Pusher(tasks), Pusher(tasks)
+    edit = one.edit("a", title="x")
+    base = push(tasks, one.replica, [edit], one.access)[0].revision
+    two.push("a", base, is_delete=True)
+    again = push(tasks, one.replica, [edit], one.access)[0]
+    assert (again.status, again.record) == ("merged", None)
+
+
 def test_a_gap_in_the_numbers_is_refused_so_that_no_edit_is_skipped(tasks):
     one = Pusher(tasks)
     lost = one.edit("a", title="lost on the way")

@@ -8,11 +8,12 @@ holds the replica's progress, the records by key, and last the counter of the da
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from django.db import IntegrityError, OperationalError, transaction
+from django.db.models import Max
 
 from apps.connectors.base import Operation
 from apps.engine.spec import EditDelete
@@ -296,7 +297,7 @@ class _Push:
             return Outcome(done.edit.number, Status.APPLIED.value, done.write.revision)
         is_hidden = done.merged is None and done.stored is None
         now_stored = None if is_hidden else self.stored.get(done.edit.key)
-        revision, record = self._as_it_is(now_stored)
+        revision, record = self.as_it_is(now_stored)
         if done.status is Status.APPLIED:
             return Outcome(done.edit.number, Status.APPLIED.value, revision)
         code = PushConflict.code if done.status is Status.CONFLICT else done.code
@@ -305,7 +306,7 @@ class _Push:
             done.edit.number, done.status.value, revision, record, code, done.message, fields
         )
 
-    def _as_it_is(self, stored: Stored | None) -> tuple[int | None, Record | None]:
+    def as_it_is(self, stored: Stored | None) -> tuple[int | None, Record | None]:
         if stored is None or not self.access.sees(stored.scope):
             return None, None
         written = [write.revision for write in self.writes if write.key == stored.key]
@@ -326,7 +327,7 @@ def _walked_back(record: Record, steps: Sequence[_Step]) -> Base:
 
 
 def _repeated(push: _Push, edits: Sequence[Edit]) -> list[Outcome]:
-    """The answers of the first time, with the records as they are now."""
+    """The answers of the first time, where nobody else has written the record since."""
     if not edits:
         return []
     numbers = [edit.number for edit in edits]
@@ -335,13 +336,28 @@ def _repeated(push: _Push, edits: Sequence[Edit]) -> list[Outcome]:
     written = dict(
         Revision.objects.filter(**place, mutation__in=numbers).values_list("mutation", "revision")
     )
-    return [_again(push, edit, aside.get(edit.number), written) for edit in edits]
+    foreign = Revision.objects.filter(
+        hosted=push.hosted, key__in={edit.key for edit in edits}
+    ).exclude(replica=push.replica)
+    latest = dict(foreign.values_list("key").annotate(latest=Max("revision")))
+    return [
+        _again(push, edit, aside.get(edit.number), written.get(edit.number), latest)
+        for edit in edits
+    ]
 
 
-def _again(push: _Push, edit: Edit, aside: Mutation | None, written: dict[int, int]) -> Outcome:
-    if aside is None and edit.number in written:
-        return Outcome(edit.number, Status.APPLIED.value, written[edit.number])
-    revision, record = push._as_it_is(push.stored.get(edit.key))
+def _again(
+    push: _Push,
+    edit: Edit,
+    aside: Mutation | None,
+    written: int | None,
+    latest: Mapping[str, int],
+) -> Outcome:
+    stored = push.stored.get(edit.key)
+    is_untouched = written is not None and written > latest.get(edit.key, 0)
+    if aside is None and is_untouched and stored is not None:
+        return Outcome(edit.number, Status.APPLIED.value, written)
+    revision, record = push.as_it_is(stored)
     if aside is None:
         return Outcome(edit.number, Status.MERGED.value, revision, record)
     fields = tuple(aside.fields) if aside.status != Mutation.Status.MERGED else ()
