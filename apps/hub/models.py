@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models import Q
 from simple_history.models import HistoricalRecords
 
+from apps.core.clock import new_id
 from apps.core.fields import SealedField
 from apps.core.models import BaseModel
 from apps.engine.spec import EditDelete
@@ -34,6 +35,8 @@ class HostedDataset(BaseModel):
         help_text="Accounts see only the records that hold one of their values in this field. "
         "Empty: all records.",
     )
+    schema_number = models.PositiveIntegerField(default=1, editable=False)
+    oldest_schema = models.PositiveIntegerField(default=1, editable=False)  # that clients may have
     edit_delete = models.CharField(
         "where one edits what another deletes",
         max_length=6,
@@ -164,9 +167,10 @@ class ScopeExit(models.Model):
         return f"{self.key} left {self.scope}"
 
 
-class Revision(BaseModel):
+class Revision(models.Model):
     """What a write changed: the values before, from which earlier versions are put together."""
 
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     hosted = models.ForeignKey(HostedDataset, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=KEY_LENGTH)
     revision = models.BigIntegerField()

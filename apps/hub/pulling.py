@@ -26,7 +26,7 @@ from apps.hub.bodies import DIGEST_BITS, opened, record_place
 from apps.hub.errors import SchemaOutdated, TokenExpired
 from apps.hub.models import HostedDataset, HostedRecord, ScopeExit
 from apps.hub.models import Sequence as Counter
-from apps.hub.selectors import Access, newest_schema, oldest_accepted
+from apps.hub.selectors import Access
 from apps.hub.tokens import ALL, Phase, Place, Scopes, read, scopes_named, turned_to, written
 
 MOST = 10_000
@@ -59,14 +59,14 @@ class Page:
 
 def require_schema(hosted: HostedDataset, number: int | None) -> None:
     """Raise SchemaOutdated where a client knows only a schema from before a breaking change."""
-    if number is not None and number < oldest_accepted(hosted):
+    if number is not None and number < hosted.oldest_schema:
         raise SchemaOutdated(f"schema {number} is from before a change that breaks it")
 
 
 def pull(hosted: HostedDataset, access: Access, since: str, limit: int) -> Page:
     """The page after a token; without one, the first of a new copy. Raises TokenExpired."""
     counter = Counter.objects.get(hosted=hosted)
-    schema = newest_schema(hosted).number
+    schema = hosted.schema_number
     place = read(since, hosted.pk) if since else Place(counter.last, schema)
     if since:
         _require_remembered(hosted, place, counter)
@@ -83,7 +83,7 @@ def pull(hosted: HostedDataset, access: Access, since: str, limit: int) -> Page:
 def _require_remembered(hosted: HostedDataset, place: Place, counter: Counter) -> None:
     if place.number < counter.forgotten or place.number > counter.last:
         raise TokenExpired("deletions since this token are not remembered any more")
-    if place.schema < oldest_accepted(hosted):
+    if place.schema < hosted.oldest_schema:
         raise TokenExpired("the schema has changed since this token in a way that breaks it")
 
 

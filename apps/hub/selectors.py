@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Max, Q, QuerySet
+from django.db.models import Q, QuerySet
 
 from apps.core.selectors import narrows, permits, reached, reaches_all, scoped
 from apps.hub.models import (
@@ -83,23 +83,18 @@ def has_personal_fields(hosted: HostedDataset) -> bool:
 
 
 def newest_schema(hosted: HostedDataset) -> SchemaVersion:
-    found: SchemaVersion = hosted.versions.order_by("-number")[0]
-    return found
+    return hosted.versions.get(number=hosted.schema_number)
 
 
-def oldest_accepted(hosted: HostedDataset) -> int:
-    """The number of the oldest schema that a client may still have."""
-    broken = hosted.versions.exclude(breaks=[]).aggregate(number=Max("number"))
-    return int(broken["number"] or 1)
-
-
-def shape_of_version(version: SchemaVersion) -> Shape:
-    return _shape(version.pk)
+def shape_of_hosted(hosted: HostedDataset) -> Shape:
+    """Its newest schema, ready to be used."""
+    return _shape(hosted.pk, hosted.schema_number)
 
 
 @lru_cache(maxsize=500)  # versions do not change
-def _shape(version_id: UUID) -> Shape:
-    version = SchemaVersion.objects.select_related("hosted").get(pk=version_id)
+def _shape(hosted_id: UUID, number: int) -> Shape:
+    versions = SchemaVersion.objects.select_related("hosted")
+    version = versions.get(hosted=hosted_id, number=number)
     return shape_of(version.schema, version.hosted.key)
 
 

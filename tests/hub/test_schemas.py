@@ -11,7 +11,6 @@ from apps.connectors.testing import SAMPLES
 from apps.hub.errors import BreakingChange, SchemaRefused
 from apps.hub.models import HostedRecord
 from apps.hub.schemas import breaks, neutral_of, property_of, shape_of
-from apps.hub.selectors import oldest_accepted
 from apps.hub.services import change_schema
 from apps.sources.models import Dataset
 from tests.hub_world import SCHEMA, Pusher, hosted
@@ -72,7 +71,7 @@ def test_what_a_change_breaks(change, reasons):
 def test_additions_are_taken_as_they_are_and_reach_the_inventory():
     tasks = hosted()
     change_schema(tasks, with_property("extra", {"type": "integer"}), actor=None)
-    assert oldest_accepted(tasks) == 1
+    assert tasks.oldest_schema == 1
     fields = Dataset.objects.get(name="tasks").fields
     assert fields.get(name="extra").type == "integer"
     assert Pusher(tasks).push("a", title="x", extra=1).status == "applied"
@@ -86,7 +85,7 @@ def test_a_breaking_change_has_to_be_wanted_and_takes_former_fields_out():
     with pytest.raises(BreakingChange, match="'owner' is gone"):
         change_schema(tasks, {**SCHEMA, "properties": without}, actor=None)
     change_schema(tasks, {**SCHEMA, "properties": without}, may_break=True, actor=None)
-    assert oldest_accepted(tasks) == 2
+    assert tasks.oldest_schema == 2
     row = HostedRecord.objects.get()
     assert (row.body, row.revision) == ('{"id":"a","title":"x"}', 2)
 

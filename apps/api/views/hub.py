@@ -35,7 +35,6 @@ from apps.hub.selectors import (
     hosted_as,
     hosted_datasets,
     newest_schema,
-    oldest_accepted,
     replicas,
 )
 
@@ -118,7 +117,7 @@ class HubDatasets(Resource):
         newest = newest_schema(hosted)
         answer = {
             "version": newest.number,
-            "oldest_accepted": oldest_accepted(hosted),
+            "oldest_accepted": hosted.oldest_schema,
             "key": hosted.key,
             "schema": newest.schema,
         }

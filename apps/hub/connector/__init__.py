@@ -22,10 +22,11 @@ from apps.connectors.base import (
 )
 from apps.connectors.errors import ConfigurationError
 from apps.connectors.sql import run_steps
-from apps.hub.connector.reading import hosted_named, read_batches, shape_named
+from apps.hub.connector.reading import hosted_named, read_batches
 from apps.hub.connector.writing import HubWriteSession
 from apps.hub.models import HostedDataset, HostedRecord
 from apps.hub.schemas import schema_of
+from apps.hub.selectors import shape_of_hosted
 from apps.hub.services.datasets import NewDataset, make_hosted
 
 
@@ -59,14 +60,14 @@ class HubConnector(Connector[HubSettings]):
 
     def describe(self, dataset: str) -> DatasetSchema:
         hosted = hosted_named(dataset)
-        return shape_named(hosted).described(dataset, _count(hosted))
+        return shape_of_hosted(hosted).described(dataset, _count(hosted))
 
     def count(self, dataset: DatasetSchema) -> int:
         return _count(hosted_named(dataset.name))
 
     def read(self, request: ReadRequest) -> Iterator[ReadBatch]:
         hosted = hosted_named(request.dataset.name)
-        yield from read_batches(hosted, request, shape_named(hosted).described(hosted.name))
+        yield from read_batches(hosted, request, shape_of_hosted(hosted).described(hosted.name))
 
     def write_session(
         self, dataset: DatasetSchema, *, lock: str, lease_seconds: Callable[[], float]

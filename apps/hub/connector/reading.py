@@ -22,7 +22,7 @@ from apps.hub.bodies import key_of, loaded
 from apps.hub.errors import MutationRefused
 from apps.hub.models import HostedDataset, HostedRecord
 from apps.hub.schemas import Record, Shape
-from apps.hub.selectors import newest_schema, shape_of_version
+from apps.hub.selectors import shape_of_hosted
 from apps.hub.services.storing import STORED_COLUMNS, Stored, load_records, stored_of
 
 PART = 2_000
@@ -34,10 +34,6 @@ def hosted_named(name: str) -> HostedDataset:
     if found is None:
         raise DatasetMissing("the hub has no dataset of this name", where=name)
     return found
-
-
-def shape_named(hosted: HostedDataset) -> Shape:
-    return shape_of_version(newest_schema(hosted))
 
 
 def read_batches(
@@ -55,7 +51,7 @@ def read_batches(
 def _parts(hosted: HostedDataset, request: ReadRequest) -> Iterator[list[Stored]]:
     keys = request.keys
     if keys is not None and set(keys.column_names) == set(hosted.key):
-        wanted = {key for key in keys_of(shape_named(hosted), keys) if key is not None}
+        wanted = {key for key in keys_of(shape_of_hosted(hosted), keys) if key is not None}
         found = load_records(hosted, wanted, lock=False).values()
         yield from _cut([one for one in found if not one.is_deleted])
         return

@@ -36,13 +36,12 @@ from apps.hub.connector.reading import (
     keys_of,
     records_of,
     rows_of,
-    shape_named,
 )
 from apps.hub.errors import MutationRefused
 from apps.hub.merging import same
 from apps.hub.models import HostedRecord
 from apps.hub.schemas import Record
-from apps.hub.selectors import has_personal_fields
+from apps.hub.selectors import has_personal_fields, shape_of_hosted
 from apps.hub.services.storing import (
     Author,
     Books,
@@ -92,7 +91,7 @@ class _Batch:
 
     def __init__(self, name: str, lock: str, batch: ChangeBatch, returning: Sequence[str]) -> None:
         self.hosted = hosted_named(name)
-        self.shape = shape_named(self.hosted)
+        self.shape = shape_of_hosted(self.hosted)
         self.schema: DatasetSchema = self.shape.described(name)
         self.batch = batch
         self.returning = Returning(returning, self.schema)

@@ -25,7 +25,7 @@ from apps.hub.selectors import (
     has_personal_fields,
     hosted_datasets,
     newest_schema,
-    shape_of_version,
+    shape_of_hosted,
 )
 from apps.hub.services.storing import (
     STORED_COLUMNS,
@@ -74,7 +74,7 @@ def host_dataset(wanted: NewDataset, *, actor: User | None) -> Dataset:
     """
     require(actor, hosted_datasets, "add")
     hosted = make_hosted(wanted, actor=actor)
-    shape = shape_of_version(newest_schema(hosted))
+    shape = shape_of_hosted(hosted)
     source = hub_source(actor=actor)
     dataset = store_dataset(source, shape.described(hosted.name), actor=actor)
     record(Act.HOSTED_CREATED, hosted, actor=actor)
@@ -126,8 +126,8 @@ def change_schema(
     shape = shape_of(schema, hosted.key)
     _require_scope_field(shape, hosted.scope_field)
     with transaction.atomic():
-        HostedDataset.objects.select_for_update().get(pk=hosted.pk)
-        current = newest_schema(hosted)
+        stored = HostedDataset.objects.select_for_update().get(pk=hosted.pk)
+        current = newest_schema(stored)
         if current.schema == schema:
             return current
         reasons = breaks(current.schema, schema)
@@ -142,6 +142,9 @@ def change_schema(
             breaks=reasons,
             created_by=actor,
         )
+        hosted.schema_number = version.number
+        hosted.oldest_schema = version.number if reasons else stored.oldest_schema
+        hosted.save(update_fields=["schema_number", "oldest_schema", "updated_at"])
         for dataset in datasets_of(hosted).select_related("source"):
             store_dataset(dataset.source, shape.described(hosted.name), actor=None)
         details = {"number": version.number, "breaks": reasons}

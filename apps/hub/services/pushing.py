@@ -23,12 +23,7 @@ from apps.hub.errors import MutationRefused, OutOfOrder, PushConflict
 from apps.hub.merging import Base, Edit, Merged, Status, merge_into, merge_into_nothing
 from apps.hub.models import HostedDataset, Mutation, Replica, ReplicaProgress, Revision
 from apps.hub.schemas import Record, Shape
-from apps.hub.selectors import (
-    Access,
-    has_personal_fields,
-    newest_schema,
-    shape_of_version,
-)
+from apps.hub.selectors import Access, has_personal_fields, shape_of_hosted
 from apps.hub.services.storing import (
     Author,
     Books,
@@ -106,7 +101,7 @@ class _Push:
         self.hosted = hosted
         self.replica = replica
         self.access = access
-        self.shape: Shape = shape_of_version(newest_schema(hosted))
+        self.shape: Shape = shape_of_hosted(hosted)
         self.books = Books(hosted, has_personal_fields(hosted))
         self.milliseconds = time.time_ns() // 1_000_000
         self.stored: dict[str, Stored] = {}

@@ -13,9 +13,11 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import orjson
 from django.db import connection
 
 from apps.connectors.base import Operation
+from apps.core.bulk import bulk_insert, bulk_update
 from apps.core.clock import new_id, now
 from apps.core.protected import ErasedValueError
 from apps.hub.bodies import (
@@ -151,82 +153,103 @@ def commit_writes(books: Books, writes: list[Write]) -> None:
     if not writes:
         return
     moment = now()
-    revisions = [_revision(books, write, moment) for write in writes]
+    revisions = [_revision(books, write) for write in writes]
     latest = {write.key: write for write in writes}
     had = {write.key: write.stored for write in reversed(writes)}
-    rows = {key: _row(books, write, moment) for key, write in latest.items()}
+    rows = {key: _row(books, write) for key, write in latest.items()}
     first = take_numbers(books.hosted, len(writes))
     current = {key: stored.revision if stored else None for key, stored in had.items()}
-    for number, (write, revision) in enumerate(zip(writes, revisions, strict=True), start=first):
-        write.revision = revision.revision = rows[write.key].revision = number
-        write.previous = revision.previous = current[write.key]
+    for number, write in enumerate(writes, start=first):
+        write.revision, write.previous = number, current[write.key]
         current[write.key] = number
-    Revision.objects.bulk_create(revisions, batch_size=CHUNK)
-    _store_rows(rows, had)
+    bulk_insert(
+        Revision,
+        REVISION_COLUMNS,
+        (
+            (*row, write.revision, write.previous, moment)
+            for row, write in zip(revisions, writes, strict=True)
+        ),
+    )
+    numbered = {key: (*row, latest[key].revision, moment) for key, row in rows.items()}
+    _store_rows(numbered, had)
     if books.hosted.scope_field:
-        _store_exits(books.hosted, rows, writes, moment)
+        _store_exits(books.hosted, writes, moment)
 
 
-def _store_rows(rows: dict[str, HostedRecord], had: dict[str, Stored | None]) -> None:
+_UPDATED = (
+    "is_deleted",
+    "scope",
+    "body",
+    "sealed_body",
+    "clocks",
+    "digest",
+    "revision",
+    "changed_at",
+)
+RECORD_COLUMNS = ("hosted", "key", *_UPDATED)
+REVISION_COLUMNS = (
+    "id",
+    "hosted",
+    "key",
+    "operation",
+    "fields",
+    "before",
+    "sealed_before",
+    "replica",
+    "mutation",
+    "run_lock",
+    "revision",
+    "previous",
+    "made_at",
+)
+
+
+def _store_rows(rows: dict[str, tuple[Any, ...]], had: dict[str, Stored | None]) -> None:
+    """New records are inserted, so that one which somebody else has made meanwhile is an error."""
     made = [rows[key] for key in sorted(rows) if had[key] is None]
     moved = [rows[key] for key in sorted(rows) if had[key] is not None]
-    HostedRecord.objects.bulk_create(made, batch_size=CHUNK)
-    HostedRecord.objects.bulk_create(
-        moved,
-        batch_size=CHUNK,
-        update_conflicts=True,
-        unique_fields=["hosted", "key"],
-        update_fields=[
-            "revision",
-            "is_deleted",
-            "scope",
-            "body",
-            "sealed_body",
-            "clocks",
-            "digest",
-            "changed_at",
-        ],
-    )
+    if made:
+        bulk_insert(HostedRecord, RECORD_COLUMNS, made)
+    if moved:
+        bulk_update(HostedRecord, ("hosted", "key"), _UPDATED, moved)
 
 
-def _row(books: Books, write: Write, moment: datetime) -> HostedRecord:
+def _row(books: Books, write: Write) -> tuple[Any, ...]:
+    """Values of `RECORD_COLUMNS` without the last two."""
     text = dumped(write.record)
     body = kept(text, record_place(books.hosted.pk, write.key), books.is_personal)
-    return HostedRecord(
-        hosted_id=books.hosted.pk,
-        key=write.key,
-        is_deleted=write.operation is Operation.DELETE,
-        scope=scope_of(books.hosted, write.record),
-        body=body.clear,
-        sealed_body=body.sealed,
-        clocks=write.clocks,
-        digest=digest_of(write.key, text),
-        changed_at=moment,
+    return (
+        books.hosted.pk,
+        write.key,
+        write.operation is Operation.DELETE,
+        scope_of(books.hosted, write.record),
+        body.clear,
+        body.sealed,
+        orjson.dumps(write.clocks).decode(),
+        digest_of(write.key, text),
     )
 
 
-def _revision(books: Books, write: Write, moment: datetime) -> Revision:
+def _revision(books: Books, write: Write) -> tuple[Any, ...]:
+    """Values of `REVISION_COLUMNS` without the last three."""
     identity = new_id()
     text = dumped(write.before) if write.before else None
     before = kept(text, revision_place(identity), books.is_personal)
-    return Revision(
-        id=identity,
-        hosted_id=books.hosted.pk,
-        key=write.key,
-        operation=write.operation.value,
-        fields=write.fields,
-        before=before.clear,
-        sealed_before=before.sealed,
-        replica_id=write.author.replica_id,
-        mutation=write.author.mutation,
-        run_lock=write.author.run_lock[:200],
-        made_at=moment,
+    return (
+        identity,
+        books.hosted.pk,
+        write.key,
+        write.operation.value,
+        orjson.dumps(write.fields).decode(),
+        before.clear,
+        before.sealed,
+        write.author.replica_id,
+        write.author.mutation,
+        write.author.run_lock[:200],
     )
 
 
-def _store_exits(
-    hosted: HostedDataset, rows: dict[str, HostedRecord], writes: list[Write], moment: datetime
-) -> None:
+def _store_exits(hosted: HostedDataset, writes: list[Write], moment: datetime) -> None:
     """Where a record has left a scope, whoever sees only that one has to be told."""
     places: dict[tuple[str, str], int] = {}
     scopes = {w.key: w.stored.scope for w in reversed(writes) if w.stored is not None}
