@@ -77,6 +77,8 @@ SIDEBAR = [
                 "ledger.view_rejection",
                 "apps.console.navigation.open_rejections",
             ),
+            _entry("Edits set aside", "edit_off", "hub_mutation_changelist", "hub.view_mutation"),
+            _entry("Replicas", "devices", "hub_replica_changelist", "hub.view_replica"),
             _entry(
                 "Restore requests",
                 "settings_backup_restore",
@@ -96,6 +98,7 @@ SIDEBAR = [
         "items": [
             _entry("Sources", "database", "sources_source_changelist", "sources.view_source"),
             _entry("Datasets", "table", "sources_dataset_changelist", "sources.view_dataset"),
+            _entry("Hub datasets", "hub", "hub_hosteddataset_changelist", "hub.view_hosteddataset"),
             _entry(
                 "Mappings",
                 "conversion_path",
@@ -147,6 +150,7 @@ SIDEBAR = [
                 "accounts_serviceaccount_changelist",
                 "accounts.view_serviceaccount",
             ),
+            _entry("Accounts' records", "groups", "hub_rowscope_changelist", "hub.view_rowscope"),
             _entry("OAuth clients", "apps", "api_oauthclient_changelist", "api.view_oauthclient"),
             _entry("Roles", "badge", "auth_group_changelist", "auth.view_group"),
             _entry("Encryption", "lock", "core_datakey_changelist", "core.view_datakey"),

@@ -60,7 +60,6 @@ class Act(models.TextChoices):
 
     HOSTED_CREATED = "hosted.created", "Began to host a dataset"
     HOSTED_CHANGED = "hosted.changed", "Changed a hub dataset"
-    HOSTED_DELETED = "hosted.deleted", "Deleted a hub dataset"
     HOSTED_SCHEMA_CHANGED = "hosted.schema_changed", "Changed the schema of a hub dataset"
     HOSTED_SCOPE_SET = "hosted.scope_set", "Said which records of a hub dataset an account sees"
     REPLICA_REVOKED = "replica.revoked", "Took the access of a replica back"

@@ -71,3 +71,11 @@ class PushConflict(RecordError):
     code = "hub.conflict"
     action = Action.ASK
     default_remedy = "Take the record as the answer has it; somebody decides on the value aside."
+
+
+class DecisionClosed(LockstepError):
+    """An edit that was set aside is decided already, or its record is forgotten."""
+
+    code = "hub.decision_closed"
+    action = Action.ASK
+    default_remedy = "Nothing: look at the record as it is."

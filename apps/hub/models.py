@@ -57,6 +57,8 @@ class HostedDataset(BaseModel):
 
     class Meta:
         ordering = ["name"]
+        verbose_name = "hub dataset"
+        default_permissions = ("add", "change", "view")
         permissions = [
             ("pull_hosteddataset", "Can pull the records of a hub dataset"),
             ("push_hosteddataset", "Can push to a hub dataset"),
@@ -211,6 +213,9 @@ class RowScope(BaseModel):
 
     class Meta:
         ordering = ["hosted__name", "account__username"]
+        verbose_name = "account's records"
+        verbose_name_plural = "accounts' records"
+        default_permissions = ("add", "change", "view")
         constraints = [
             models.UniqueConstraint(fields=["hosted", "account"], name="one_row_scope_per_account")
         ]

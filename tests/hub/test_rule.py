@@ -1,4 +1,4 @@
-"""A rule keeps a hub dataset in step with a table of PostgreSQL: apps edit it, and it edits apps."""
+"""A rule keeps a hub dataset in step with a table of PostgreSQL, both ways."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from apps.hub.services.datasets import (
     save_hosted,
     set_row_scope,
 )
+from apps.hub.services.deciding import decide, values_aside
 from apps.hub.services.pushing import Outcome, push
 from apps.hub.services.replicas import (
     name_replica,
@@ -27,6 +28,7 @@ __all__ = [
     "NewDataset",
     "Outcome",
     "change_schema",
+    "decide",
     "host_dataset",
     "hub_source",
     "make_hosted",
@@ -37,4 +39,5 @@ __all__ = [
     "revoke_replica",
     "save_hosted",
     "set_row_scope",
+    "values_aside",
 ]
