@@ -101,6 +101,7 @@ SCOPES = {
             "ledger.view_conflict",
             "alerts.view_incident",
         ),
+        _scope(
             "hub:read",
             "Pull the records of hub datasets, and see the replicas of them",
             "hub.pull_hosteddataset",

@@ -21,8 +21,6 @@ from rest_framework.viewsets import ViewSet
 
 from apps.api.authorization import Needs
 from apps.api.documenting import described
-from apps.api.errors import NotFound, PreconditionFailed, PreconditionRequired
-from apps.api.limits import count, require
 from apps.api.errors import (
     Malformed,
     NotFound,
@@ -31,6 +29,7 @@ from apps.api.errors import (
     UnsupportedMediaType,
     invalid_of,
 )
+from apps.api.limits import count, require
 from apps.api.services import Answer, Caller, do_once
 from apps.core.rate_limits import Allowance
 from apps.core.selectors import by_id
