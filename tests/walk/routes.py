@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import uuid4
 
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -14,6 +15,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.urls import get_resolver
 
 from apps.accounts.models import Grant, Token, User
+from apps.api.views.hub import HubDatasets
 from apps.audit.models import AuditEvent, SavedFilter
 from apps.ledger.models import Change, Conflict, Rejection
 from apps.mappings.models import Mapping
@@ -138,6 +140,7 @@ _RESOURCES: dict[str, type] = {
     "changes": Change,
     "conflicts": Conflict,
     "datasets": Dataset,
+    "hub": HubDatasets,
     "mappings": Mapping,
     "rejections": Rejection,
     "rules": Rule,
@@ -172,6 +175,7 @@ _API_BODIES: dict[str, Any] = {
     "api:runs-list-create": lambda r: {"rule": str(r.rows[Rule].pk)},
     "api:runs-undo": lambda r: {"reason": "wrong"},
     "api:conflicts-decide": lambda r: {"record": "left", "seen": r.rows[Conflict].seen},
+    "api:replicas-list-create": lambda r: {"client_id": str(uuid4())},
     "api:rejections-replay": lambda r: {"rejections": [str(r.rows[Rejection].pk)]},
 }
 

@@ -15,10 +15,12 @@ from apps.accounts.roles import ROLES
 from apps.accounts.services import create_service_account, create_token, give_grant
 from apps.alerts.models import Channel, Delivery, EscalationPolicy, Incident, Kind
 from apps.api.models import OAuthClient
+from apps.api.views.hub import HubDatasets
 from apps.audit.models import AuditEvent, SavedFilter
 from apps.core.clock import now
 from apps.core.models import DataKey
 from apps.engine.spec import CheckKind, CheckSpec
+from apps.hub.models import HostedDataset, Mutation, Replica, RowScope
 from apps.ledger.models import Change, Conflict, Rejection
 from apps.ledger.selectors.record_family import Address
 from apps.mappings.models import LookupTable
@@ -28,6 +30,7 @@ from apps.rules.models import Rule, SyncDraft
 from apps.runs.models import RestoreRequest, Run
 from apps.runs.services import UndoScope
 from apps.sources.models import Dataset, Drift, Field, Source
+from tests.hub_world import Pusher, hosted
 from tests.people import administrator, person, signed_in
 from tests.platforms import PLAIN_FIELDS, TwoWayPair
 from tests.programs import Program, program
@@ -94,6 +97,7 @@ class Realm:
             Incident: self._incident(rule),
         }
         self.rows[Delivery] = self.rows[Incident].deliveries.get()
+        self._host(f"{rule.name} tasks")
 
     def _incident(self, rule: Rule) -> Incident:
         """One of the rule, of which somebody was told."""
@@ -104,6 +108,21 @@ class Realm:
         channel, _ = Channel.objects.get_or_create(name="Mail")
         Delivery.objects.create(incident=incident, channel=channel, occasion="step 1")
         return incident
+
+    def _host(self, name: str) -> None:
+        """A hub dataset with a conflict of two replicas, and somebody who sees some records."""
+        tasks = hosted(name, scope_field="owner")
+        one, two = Pusher(tasks), Pusher(tasks)
+        base = one.push("a", title="x", price="1.00").revision
+        for replica, price in ((one, "2.00"), (two, "3.00")):
+            replica.push("a", base, price=price)
+        self.rows |= {
+            HostedDataset: tasks,
+            HubDatasets: Dataset.objects.get(name=name),
+            Mutation: Mutation.objects.get(hosted=tasks, state="open"),
+            Replica: two.replica,
+            RowScope: RowScope.objects.create(hosted=tasks, account=two.replica.account),
+        }
 
     @property
     def address(self) -> Address:
@@ -176,12 +195,13 @@ def _people(mine: Realm) -> Mapping[str, User | None]:
         "nobody": None,
         "newcomer": person("newcomer", reaches_all=False),
     }
-    sources = {mine.pair.mapping.left.source, mine.pair.mapping.right.source}
+    mapping = mine.pair.mapping
+    granted = [mine.pair.rule, mapping.left.source, mapping.right.source, mine.rows[HubDatasets]]
     for role in ROLES:
         member = person(role.key, reaches_all=False)
         group = StandardRole.objects.get(key=role.key).group
         member.groups.add(group)
-        for obj in (mine.pair.rule, *sources):
+        for obj in granted:
             give_grant(member, obj, Level.CHANGE, actor=None)
         people[role.key] = member
     able = person("able", reaches_all=False)
