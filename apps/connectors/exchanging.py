@@ -8,7 +8,8 @@ whole is refused in parts. What was refused for a value that is taken is therefo
 3. Some wait for one another in a circle (two records swap their values). There one record gives its
    value up first, and holds a value for a moment that nobody has. Then the others move up, and it
    takes its own new value last. That is all or nothing, within the batch's transaction. What a
-   target does not let be opened at one record, or with one value, is tried with others.
+   target does not let be opened at one record, or with one value, is tried with others, and with
+   no value at all in the end.
 4. Where nobody was found who gives a value up, values are compared once more, without regard to
    case, accents and blanks at their ends, also in the fields of keys that hold for some records
    only or for what is made of fields: so may the target have compared them.
@@ -29,6 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import pyarrow as pa
@@ -57,7 +59,7 @@ HELD_UP = replace(
     message="The record that has these values was to give them up, and was refused.",
 )
 _MOST_OPENED = 32  # records of a circle of which it is tried
-_MOST_ROTATIONS = 4  # attempts to write all records of a circle
+_MOST_ROTATIONS = 3  # attempts to write all records of a circle, and as many with fields emptied
 _MOST_GIVERS = 64  # records that give the same value up, as far as can be told
 
 
@@ -223,39 +225,41 @@ class _Passing:
         circle = [rows[place] for place in part]
         self._opened.update(circle)
         stuck: list[_Stuck] = []
-        for first in part[:_MOST_OPENED]:
+        for empties, first in product((False, True), part[:_MOST_OPENED]):
+            if len(stuck) >= _MOST_ROTATIONS * (1 + empties):
+                continue
             opened, order = _opening(waiting, part, first)
             try:
                 with self._exchange.scope():
-                    made = [self._make_room(rows[place], keys, circle) for place in opened]
+                    made = self._make_room([rows[place] for place in opened], keys, circle, empties)
                     self._write_each([rows[place] for place in order])
-                    self._require_gone([vacancy for each in made for vacancy in each])
+                    self._require_gone(made)
             except _NoRoom:
                 continue
             except _Stuck as reason:
                 stuck.append(reason)
-                if len(stuck) == _MOST_ROTATIONS:
-                    break
             else:
                 return {}
         if not stuck:
             return dict.fromkeys(circle, NO_ROOM)
         return dict.fromkeys(circle, HELD_UP) | {stuck[0].row: stuck[0].problem}
 
-    def _make_room(self, row: int, keys: Sequence[_Key], circle: Sequence[int]) -> list[Vacancy]:
-        """Let a row give up what the others of its circle take. Raises _NoRoom."""
+    def _make_room(
+        self, opened: Sequence[int], keys: Sequence[_Key], circle: Sequence[int], empties: bool
+    ) -> list[Vacancy]:
+        """Let rows give up what others of their circle take. Raises _NoRoom."""
         made: list[Vacancy] = []
-        others = [other for other in circle if other != row]
-        for key in keys:
+        for row, key in product(opened, keys):
+            others = [other for other in circle if other != row]
             old = key.values(self._prepared.before, [row])[0]
             if None in old or old not in key.values(self._prepared.after, others):
                 continue
-            if not any(vacancy.field.name in key.names for vacancy in made):
-                made.append(self._vacated(row, key))
+            if not any(each.row == row and each.field.name in key.names for each in made):
+                made.append(self._vacated(row, key, empties))
         return made
 
-    def _vacated(self, row: int, key: _Key) -> Vacancy:
-        for vacancy in self._vacancies(row, key):
+    def _vacated(self, row: int, key: _Key, empties: bool) -> Vacancy:
+        for vacancy in self._vacancies(row, key, empties):
             try:
                 with self._exchange.scope():
                     self._exchange.vacate(vacancy)
@@ -266,21 +270,21 @@ class _Passing:
             return vacancy
         raise _NoRoom
 
-    def _vacancies(self, row: int, key: _Key) -> Iterator[Vacancy]:
-        """What is most likely let in comes first, and nothing last."""
+    def _vacancies(self, row: int, key: _Key, empties: bool) -> Iterator[Vacancy]:
+        """What is most likely let in comes first. empties: a field may hold nothing."""
         kept = {*self._prepared.key.column_names, *self._fields_on_update("SET ")}
         names = [name for name in self._prepared.written(row) if name in key.names]
         fields = [self._current.field(name) for name in names if name not in kept]
         referring = {name for each in self._current.references for name in each.fields}
         fields.sort(key=lambda field: field.name in referring)
         followed = self._fields_on_update("CASCADE")
+        for field in fields if empties else ():
+            if field.nullable and field.name not in followed:
+                yield Vacancy(row, field, None)
         for field in fields:
             old = self._prepared.before.column(field.name)[row].as_py()
             for value in placeholders(field.type, old):
                 yield Vacancy(row, field, value)
-        for field in fields:
-            if field.nullable and field.name not in followed:
-                yield Vacancy(row, field, None)
 
     def _write_each(self, rows: Sequence[int]) -> None:
         for row in rows:
