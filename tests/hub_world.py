@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from apps.accounts.models import User
 from apps.hub.merging import Edit
-from apps.hub.models import HostedDataset, Replica
+from apps.hub.models import HostedDataset, Mutation, Replica, RowScope
 from apps.hub.selectors import EVERYTHING, Access
 from apps.hub.services import NewDataset, Outcome, host_dataset, push
 
@@ -63,3 +63,17 @@ class Pusher:
 
 
 KNOWN = frozenset({"increments", "added", "removed", "is_delete", "seen", "stamp"})
+
+
+def in_use(name: str = "tasks") -> Mutation:
+    """A hub dataset in use: an edit that waits for a person, of a replica whose account sees some.
+
+    Gives that edit; dataset, replica and scope hang on it.
+    """
+    tasks = hosted(name, scope_field="owner")
+    one, two = Pusher(tasks), Pusher(tasks)
+    base = one.push("a", title="x", price="1.00").revision
+    one.push("a", base, price="2.00")
+    two.push("a", base, price="3.00")
+    RowScope.objects.create(hosted=tasks, account=two.replica.account)
+    return Mutation.objects.get(hosted=tasks, state=Mutation.State.OPEN)

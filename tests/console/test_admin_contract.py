@@ -23,6 +23,7 @@ from apps.ledger.models import Rejection
 from apps.rules.models import SyncDraft
 from apps.runs.models import RestoreRequest, Run
 from apps.runs.services import UndoScope
+from tests.hub_world import in_use
 from tests.people import administrator, person, signed_in, viewer
 from tests.platforms import Pair
 from tests.two_way import TwoWay
@@ -61,6 +62,7 @@ def pair(tmp_path: Any) -> Pair:
         source=pair.mapping.left.source, dataset_name="customers", kind=Drift.Kind.DATASET_ADDED
     )
     tell_of_an_incident(pair)
+    in_use()
     return pair
 
 

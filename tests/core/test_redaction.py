@@ -114,6 +114,8 @@ def test_secrets_of_the_environment_are_named_once(monkeypatch: pytest.MonkeyPat
         "DATABASE_URL": "postgresql://u:canary%2Fdatabase@127.0.0.1/d",
         "REDIS_URL": "redis://:canary-redis@127.0.0.1/0",
         "BROKER_URL": "amqp://u:canary-rabbit@127.0.0.1//",
+        "MAIL_URL": "smtps://u:canary%2Fmail@mail.example",
+        "MAIL_FROM": "lockstep@mail.example",
         "OIDC_ISSUER": "https://id.example",
         "OIDC_CLIENT_ID": "c",
         "OIDC_CLIENT_SECRET": "canary-oidc",
@@ -127,7 +129,13 @@ def test_secrets_of_the_environment_are_named_once(monkeypatch: pytest.MonkeyPat
     told = Environment().secret_values()
 
     expected = {value for value in given.values() if value.startswith("canary")}
-    expected |= {"canary/database", "canary-redis", "canary-rabbit", "QUFB" * 10 + "QUE="}
+    expected |= {
+        "canary/database",
+        "canary/mail",
+        "canary-redis",
+        "canary-rabbit",
+        "QUFB" * 10 + "QUE=",
+    }
     assert expected <= set(told)
     assert "u" not in told
 
@@ -136,7 +144,7 @@ def test_every_secret_setting_is_among_them() -> None:
     """A new one is added to the test above, or its values would be found in no line."""
     known = {
         "secret_key", "encryption_keys", "vault_token", "database_url", "redis_url", "broker_url",
-        "oidc_client_secret",
+        "oidc_client_secret", "mail_url",
     }  # fmt: skip
     fields = Environment.model_fields.items()
     assert {name for name, field in fields if SecretStr in _types(field.annotation)} == known

@@ -30,7 +30,7 @@ from apps.rules.models import Rule, SyncDraft
 from apps.runs.models import RestoreRequest, Run
 from apps.runs.services import UndoScope
 from apps.sources.models import Dataset, Drift, Field, Source
-from tests.hub_world import Pusher, hosted
+from tests.hub_world import in_use
 from tests.people import administrator, person, signed_in
 from tests.platforms import PLAIN_FIELDS, TwoWayPair
 from tests.programs import Program, program
@@ -111,17 +111,13 @@ class Realm:
 
     def _host(self, name: str) -> None:
         """A hub dataset with a conflict of two replicas, and somebody who sees some records."""
-        tasks = hosted(name, scope_field="owner")
-        one, two = Pusher(tasks), Pusher(tasks)
-        base = one.push("a", title="x", price="1.00").revision
-        for replica, price in ((one, "2.00"), (two, "3.00")):
-            replica.push("a", base, price=price)
+        waiting = in_use(name)
         self.rows |= {
-            HostedDataset: tasks,
+            HostedDataset: waiting.hosted,
             HubDatasets: Dataset.objects.get(name=name),
-            Mutation: Mutation.objects.get(hosted=tasks, state="open"),
-            Replica: two.replica,
-            RowScope: RowScope.objects.create(hosted=tasks, account=two.replica.account),
+            Mutation: waiting,
+            Replica: waiting.replica,
+            RowScope: waiting.hosted.row_scopes.get(),
         }
 
     @property
