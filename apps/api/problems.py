@@ -20,7 +20,7 @@ from apps.api import errors
 from apps.audit.origin import current_origin
 from apps.audit.services import record_refusal
 from apps.connectors.errors import Action, LockstepError
-from apps.hub.errors import ReplicaRevoked, SchemaOutdated, TokenExpired
+from apps.hub.errors import ReplicaRevoked, SchemaOutdated, TicketRefused, TokenExpired
 
 logger = logging.getLogger("lockstep.api")
 PROBLEM = "application/problem+json"
@@ -32,6 +32,7 @@ STATUS_BY_CODE = {
     TokenExpired.code: 410,
     SchemaOutdated.code: 426,
     ReplicaRevoked.code: 403,
+    TicketRefused.code: 403,
 }
 STATUS_BY_ACTION = {
     Action.RETRY: 503,

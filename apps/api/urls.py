@@ -12,6 +12,7 @@ from apps.api.explaining import problem
 from apps.api.problems import not_there
 from apps.api.views.audit import Audit
 from apps.api.views.hub import HubDatasets, Replicas
+from apps.api.views.hub_stream import stream
 from apps.api.views.mappings import Mappings
 from apps.api.views.metrics import Metrics
 from apps.api.views.records import Conflicts, Records, Rejections
@@ -48,6 +49,8 @@ urlpatterns = [
     _at("datasets/<uuid:id>/push", HubDatasets, post="push"),
     _at("datasets/<uuid:id>/digest", HubDatasets, get="digest"),
     _at("datasets/<uuid:id>/schema", HubDatasets, get="describe"),
+    _at("datasets/<uuid:id>/ticket", HubDatasets, post="ticket"),
+    path("v1/datasets/<uuid:id>/stream", stream, name="hub-stream"),
     _at("replicas", Replicas, get="list", post="create"),
     *_configured("mappings", Mappings),
     *_configured("rules", Rules),

@@ -79,3 +79,11 @@ class DecisionClosed(LockstepError):
     code = "hub.decision_closed"
     action = Action.ASK
     default_remedy = "Nothing: look at the record as it is."
+
+
+class TicketRefused(LockstepError):
+    """The ticket was used, has expired, or never was."""
+
+    code = "hub.ticket_refused"
+    action = Action.ASK
+    default_remedy = "Ask for a new ticket."

@@ -334,3 +334,20 @@ class Mutation(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.key}, edit {self.number}"
+
+
+class Ticket(models.Model):
+    """Opens one stream of events in a browser, once and soon. Its text is not kept."""
+
+    digest = models.CharField(max_length=64, primary_key=True)  # SHA-256 of the text
+    hosted = models.ForeignKey(HostedDataset, on_delete=models.CASCADE, related_name="+")
+    account = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+"
+    )
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.digest[:8]

@@ -108,7 +108,7 @@ def test_what_is_sent_names_no_field_that_only_answers_have(made):
 # Against the running API
 
 
-HUB_PLACES = ("changes", "push", "digest", "schema")
+HUB_PLACES = ("changes", "push", "digest", "schema", "ticket")
 
 
 class World:

@@ -162,6 +162,13 @@ class HubDigest(serializers.Serializer):
     )
 
 
+class HubTicket(serializers.Serializer):
+    """Opens one stream in a browser."""
+
+    ticket = serializers.CharField(help_text="Once, as `?ticket=`.")
+    seconds = serializers.IntegerField(help_text="How long it is good for.")
+
+
 class HubSchema(serializers.Serializer):
     """The schema of a hub dataset."""
 

@@ -14,6 +14,7 @@ from apps.api.base import Resource, operation
 from apps.api.errors import NotFound
 from apps.api.examples import PUSH
 from apps.api.paging import newest_first, page_of
+from apps.api.serializers.common import Nothing
 from apps.api.serializers.hub import (
     ChangesQuery,
     DigestQuery,
@@ -22,6 +23,7 @@ from apps.api.serializers.hub import (
     HubPush,
     HubPushed,
     HubSchema,
+    HubTicket,
     NewReplica,
     ShownReplica,
 )
@@ -37,7 +39,9 @@ from apps.hub.selectors import (
     newest_schema,
     replicas,
 )
+from apps.hub.services import tickets
 
+TICKET_SECONDS = tickets.SECONDS
 PULL, PUSH_TO = (HostedDataset, "pull"), (HostedDataset, "push")
 
 
@@ -109,6 +113,21 @@ class HubDatasets(Resource):
             "up_to_date": found.is_current,
         }
         return Response(answer)
+
+    @operation(
+        "Ask for a ticket",
+        scope="hub:read",
+        needs=PULL,
+        answers=HubTicket,
+        status=201,
+        body=Nothing,
+        unsafe=True,
+    )
+    def ticket(self, request: Request, id: UUID, sent: dict[str, Any]) -> Response:  # noqa: A002
+        """A browser opens a stream of events with it: an EventSource sends no header."""
+        hosted = _hosted(request, id, "pull")
+        text = services.issue_ticket(hosted, _account(request))
+        return Response({"ticket": text, "seconds": TICKET_SECONDS}, status=201)
 
     @operation("Read the schema of a hub dataset", scope="hub:read", needs=PULL, answers=HubSchema)
     def describe(self, request: Request, id: UUID) -> Response:  # noqa: A002

@@ -23,6 +23,7 @@ from apps.hub.services.replicas import (
     replica_of,
     revoke_replica,
 )
+from apps.hub.services.tickets import issue_ticket, use_ticket
 
 __all__ = [
     "NewDataset",
@@ -31,6 +32,7 @@ __all__ = [
     "decide",
     "host_dataset",
     "hub_source",
+    "issue_ticket",
     "make_hosted",
     "name_replica",
     "note_progress",
@@ -39,5 +41,6 @@ __all__ = [
     "revoke_replica",
     "save_hosted",
     "set_row_scope",
+    "use_ticket",
     "values_aside",
 ]
