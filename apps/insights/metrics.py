@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Count, Min, OuterRef, Subquery, Sum
+from django.db.models import Count, Min, OuterRef, Q, Subquery, Sum
+from django.db.models.functions import Coalesce, Greatest
 from prometheus_client.core import CollectorRegistry, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
@@ -82,27 +83,51 @@ class _Figures(Collector):
         for status in ACTIVE_STATUSES:
             active.add_metric([status], counted.get(status, 0))
         yield active
-        recent = runs(self.actor).filter(created_at__gte=now() - HOUR, mode=Run.Mode.APPLY)
-        ended = _family("lockstep_runs_last_hour", "Runs of the last hour, by status.", "status")
+        recent = runs(self.actor).filter(finished_at__gte=now() - HOUR, mode=Run.Mode.APPLY)
+        ended = _family(
+            "lockstep_runs_last_hour", "Runs that ended in the last hour, by status.", "status"
+        )
         counted = dict(recent.order_by().values_list("status").annotate(n=Count("pk")))
         for status in ENDED:
             ended.add_metric([status], counted.get(status, 0))
         yield ended
         sums = recent.aggregate(**{name: Sum(name) for name in (*WRITTEN, *MOVED)})
-        records = _family("lockstep_records_last_hour", "Written in the last hour.", "operation")
+        records = _family(
+            "lockstep_records_last_hour",
+            "Written by runs that ended in the last hour.",
+            "operation",
+        )
         for name in WRITTEN:
             records.add_metric([name], sums[name] or 0)
         yield records
-        sizes = _family("lockstep_bytes_last_hour", "Moved in the last hour.", "direction")
+        sizes = _family(
+            "lockstep_bytes_last_hour", "Moved by runs that ended in the last hour.", "direction"
+        )
         for name in MOVED:
             sizes.add_metric([name.removeprefix("bytes_")], sums[name] or 0)
         yield sizes
 
     def _partitions(self) -> Family:
-        """Work that nobody has taken yet: what tells whether there are enough workers."""
-        waiting = partitions(self.actor).filter(state__in=Partition.WORKABLE, lease_until=None)
-        found = waiting.aggregate(n=Count("pk"), since=Min("updated_at"))
-        age = (now() - found["since"]).total_seconds() if found["since"] else 0.0
+        """Work that nobody has taken yet: what tells whether there are enough workers.
+
+        Not what is not due yet, waits for one of a limited number of places, or is to stop.
+        """
+        moment = now()
+        unheld = Q(lease_until=None) | Q(lease_until__lt=moment)
+        due = Q(not_before=None) | Q(not_before__lte=moment)
+        waiting = partitions(self.actor).filter(
+            unheld,
+            due,
+            state__in=Partition.WORKABLE,
+            place_wanted_at=None,
+            run__status__in=ACTIVE_STATUSES,
+            run__cancel_requested_at=None,
+        )
+        since = Greatest(
+            "updated_at", *(Coalesce(name, "updated_at") for name in ("not_before", "lease_until"))
+        )
+        found = waiting.aggregate(n=Count("pk"), since=Min(since))
+        age = (moment - found["since"]).total_seconds() if found["since"] else 0.0
         yield _gauge("lockstep_partitions_waiting", "Units of work nobody works on.", found["n"])
         yield _gauge(
             "lockstep_partitions_oldest_seconds", "How long the oldest of them waits.", age

@@ -681,6 +681,9 @@ class Rejection(BaseModel):
         ]
         indexes = [
             models.Index(fields=["run_id", "code"], name="rejection_by_run"),
+            models.Index(
+                fields=["rule_id"], condition=Q(state="open"), name="rejection_open_by_rule"
+            ),
             models.Index(fields=["state", "-created_at"], name="rejection_by_state"),
         ]
 

@@ -183,6 +183,7 @@ class Run(BaseModel, Counters):
             models.Index(fields=["-created_at"], name="run_by_time"),
             models.Index(fields=["rule", "-created_at"], name="run_by_rule"),
             models.Index(fields=["status", "-created_at"], name="run_by_status"),
+            models.Index(fields=["-finished_at"], name="run_by_end"),
             models.Index(
                 fields=["expires_at"], condition=Q(status="waiting"), name="run_by_expiry"
             ),

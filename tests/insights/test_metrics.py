@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from apps.accounts.models import Level
 from apps.accounts.services import give_grant
 from apps.alerts.services import watch
+from apps.core.clock import now
 from apps.core.services import set_platform_paused
 from apps.insights.metrics import exposition
 from apps.rules.models import Rule
-from apps.runs.models import RunStatus
+from apps.runs.models import Partition, Run, RunStatus
+from apps.runs.services.reviewing import begin_apply
 from tests.alerts.conftest import Watched
 from tests.people import administrator, person
 from tests.platforms import PLAIN_FIELDS
@@ -134,3 +137,49 @@ def test_alert_rules_and_the_dashboard_name_figures_that_are_there(watched):
     names = {name for expression in asked for name in OWN_NAME.findall(expression)}
     assert {name for name in names if f"# TYPE {name} " not in text} == set()
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+def test_work_waits_for_a_worker_only_while_it_is_due_and_nothing_else_holds_it_back(watched):
+    run = watched.ended(RunStatus.APPLYING)
+    Run.objects.update(finished_at=None)
+    moment = now()
+    early, late = moment - timedelta(hours=2), moment + timedelta(minutes=5)
+    part = Partition.objects.create(run=run, number=0, kind="records", state="to_apply")
+    root = administrator()
+
+    def waiting(**facts) -> tuple[float, float]:
+        nothing = {"lease_until": None, "not_before": None, "place_wanted_at": None}
+        Partition.objects.filter(pk=part.pk).update(**{**nothing, "updated_at": early, **facts})
+        found = figures(exposition(root))
+        minutes = round(found["lockstep_partitions_oldest_seconds"] / 60)
+        return found["lockstep_partitions_waiting"], minutes
+
+    assert waiting() == (1, 120)
+    assert waiting(lease_until=late) == (0, 0)
+    assert waiting(not_before=late) == (0, 0)
+    assert waiting(place_wanted_at=early) == (0, 0)
+    assert waiting(not_before=moment - timedelta(minutes=3)) == (1, 3)
+    assert waiting(lease_until=moment - timedelta(minutes=3)) == (1, 3)  # its worker is gone
+    Run.objects.update(cancel_requested_at=moment)
+    assert waiting() == (0, 0)
+
+
+def test_what_was_approved_waits_since_its_approval(watched):
+    run = watched.ended(RunStatus.WAITING)
+    Run.objects.update(finished_at=None)
+    Partition.objects.create(run=run, number=0, kind="records", state="planned")
+    Partition.objects.update(updated_at=now() - timedelta(days=2))
+    root = administrator()
+    assert figures(exposition(root))["lockstep_partitions_waiting"] == 0
+    begin_apply(run)
+    found = figures(exposition(root))
+    assert found["lockstep_partitions_waiting"] == 1
+    assert found["lockstep_partitions_oldest_seconds"] < 3600
+
+
+def test_a_run_that_took_hours_counts_when_it_ends(watched):
+    run = watched.succeeds()
+    Run.objects.filter(pk=run.pk).update(created_at=now() - timedelta(hours=3), inserted=7)
+    found = figures(exposition(administrator()))
+    assert found["lockstep_runs_last_hour succeeded"] == 1
+    assert found["lockstep_records_last_hour inserted"] == 7

@@ -200,6 +200,7 @@ def begin_apply(run: Run) -> None:
         not_before=None,
         dispatched_at=None,
         failures=0,
+        updated_at=now(),  # from now on they wait for a worker
     )
     dispatch_run(run.pk)
 
