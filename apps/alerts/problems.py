@@ -13,7 +13,7 @@ from uuid import UUID
 
 from django.db.models import Count, Exists, F, Min, OuterRef, Q, Subquery
 
-from apps.alerts.models import Delivery, Kind, Severity
+from apps.alerts.models import Channel, Delivery, Kind, Severity
 from apps.alerts.selectors import Policies
 from apps.audit.actions import Act
 from apps.audit.models import AuditEvent
@@ -28,7 +28,6 @@ ENDED_BADLY = (RunStatus.FAILED, RunStatus.REFUSED)
 ENDED_WELL = (RunStatus.SUCCEEDED, RunStatus.PARTIAL)
 SIGN_IN_WINDOW = timedelta(hours=1)
 SIGN_IN_FAILURES = 20
-DELIVERY_WINDOW = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +59,24 @@ class Problem:
 
 
 def failed_runs(moment: datetime, policies: Policies) -> Iterator[Problem]:
-    """Rules whose last real run failed or was stopped by a guard."""
+    """Rules whose last real run, or last verification, failed or was stopped by a guard.
+
+    Neither says anything of the other: what compares well may not be written.
+    """
     ended = Run.objects.filter(rule=OuterRef("pk"), status__in=(*ENDED_BADLY, *ENDED_WELL))
-    last = ended.exclude(mode=Run.Mode.DRY_RUN).order_by("-created_at").values("pk")[:1]
-    rules = Rule.objects.annotate(last=Subquery(last)).exclude(last=None)
-    runs = Run.objects.filter(pk__in=rules.values("last"), status__in=ENDED_BADLY)
+    last = {
+        mode: Subquery(ended.filter(mode=mode).order_by("-created_at").values("pk")[:1])
+        for mode in (Run.Mode.VERIFY, Run.Mode.APPLY)
+    }
+    rules = Rule.objects.order_by().annotate(**last)
+    ids = {pk for row in rules.values_list(*last) for pk in row if pk}
+    runs = Run.objects.filter(pk__in=ids, status__in=ENDED_BADLY).order_by("created_at")
     for run in runs.select_related("rule"):
         stopped = run.status == RunStatus.REFUSED
         yield Problem(
             Kind.RUN_STOPPED if stopped else Kind.RUN_FAILED,
             Severity.WARNING if stopped else Severity.CRITICAL,
-            f"{run.rule.name}: {'stopped by a guard' if stopped else 'run failed'}",
+            f"{run.rule.name}: {_how_it_ended(run)}",
             run.cause or run.get_status_display(),
             run.remedy,
             cause=run.cause_code,
@@ -80,11 +86,18 @@ def failed_runs(moment: datetime, policies: Policies) -> Iterator[Problem]:
         )
 
 
+def _how_it_ended(run: Run) -> str:
+    if run.status == RunStatus.REFUSED:
+        return "stopped by a guard"
+    return "verification failed" if run.mode == Run.Mode.VERIFY else "run failed"
+
+
 def refused_starts(moment: datetime, policies: Policies) -> Iterator[Problem]:
     """Rules that could not start when they were due last, and have not run since."""
-    latest = DueRun.objects.filter(rule=OuterRef("rule")).order_by("-due_at").values("pk")[:1]
-    live = Rule.objects.filter(enabled=True, paused=False)
-    refused = DueRun.objects.filter(rule__in=live, pk=Subquery(latest)).exclude(skipped="")
+    latest = DueRun.objects.filter(rule=OuterRef("pk")).order_by("-due_at").values("pk")[:1]
+    live = Rule.objects.filter(enabled=True, paused=False).order_by()
+    ids = list(live.annotate(due=Subquery(latest)).values_list("due", flat=True))
+    refused = DueRun.objects.filter(pk__in=ids).exclude(skipped="")
     ran = Run.objects.filter(
         Q(finished_at__gte=OuterRef("due_at")) | Q(finished_at=None), rule=OuterRef("rule")
     )
@@ -241,12 +254,15 @@ def refused_sign_ins(moment: datetime, policies: Policies) -> Iterator[Problem]:
 def silent_channels(moment: datetime, policies: Policies) -> Iterator[Problem]:
     """Channels whose last message was given up: what should have been told was not."""
     ended = Delivery.objects.filter(
-        channel=OuterRef("channel"),
-        state__in=(Delivery.State.SENT, Delivery.State.FAILED),
-        created_at__gte=moment - DELIVERY_WINDOW,
+        channel=OuterRef("pk"), state__in=(Delivery.State.SENT, Delivery.State.FAILED)
     )
-    last = Subquery(ended.order_by("-updated_at").values("pk")[:1])
-    given_up = Delivery.objects.filter(pk=last, state=Delivery.State.FAILED)
+    last = ended.order_by("-updated_at").values("pk")[:1]
+    ids = list(
+        Channel.objects.filter(enabled=True)
+        .annotate(last=Subquery(last))
+        .values_list("last", flat=True)
+    )
+    given_up = Delivery.objects.filter(pk__in=ids, state=Delivery.State.FAILED)
     for delivery in given_up.select_related("channel"):
         yield Problem(
             Kind.CHANNEL_SILENT,

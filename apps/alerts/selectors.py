@@ -56,11 +56,11 @@ def deliveries(actor: Any, action: str = "view") -> QuerySet[Delivery]:
     return scoped(Delivery.objects.select_related("incident", "channel"), actor, action)
 
 
-def earlier_fixes(incident: Incident, most: int = 3) -> list[Incident]:
+def earlier_fixes(actor: Any, incident: Incident, most: int = 3) -> list[Incident]:
     """Resolved incidents of the same kind and cause of which somebody has said what helped."""
-    same = Incident.objects.filter(kind=incident.kind, cause_code=incident.cause_code)
+    same = incidents(actor).filter(kind=incident.kind, cause_code=incident.cause_code)
     told = same.exclude(fix="").exclude(pk=incident.pk).exclude(resolved_at=None)
-    return list(told.select_related("rule", "source").order_by("-resolved_at")[:most])
+    return list(told.order_by("-resolved_at")[:most])
 
 
 UNPOLICED = EscalationPolicy(name="", fresh_minutes=None)

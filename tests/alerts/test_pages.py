@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from django.urls import reverse
 
-from apps.alerts.models import Channel, Delivery, EscalationPolicy, Incident
-from apps.alerts.services import deliver_due, escalate, resolve, watch
+from apps.accounts.models import Level
+from apps.accounts.services import give_grant
+from apps.alerts.models import Channel, Delivery, EscalationPolicy, Incident, Kind
+from apps.alerts.services import acknowledge, deliver_due, escalate, resolve, watch
 from apps.audit.models import AuditEvent
 from apps.core.clock import now
 from apps.rules.models import Rule
-from tests.alerts.conftest import in_minutes, policy_with
+from tests.alerts.conftest import Watched, in_minutes, policy_with
 from tests.people import administrator, person, signed_in
 
 pytestmark = pytest.mark.django_db
@@ -127,8 +129,8 @@ def test_a_policy_is_added_with_its_steps(db, mail):
         "least_severity": "2",
         "time_zone": "Europe/Berlin",
         "work_days": "12345",
-        "work_from": "09:00",
-        "work_until": "17:00",
+        "work_from": "22:00",
+        "work_until": "06:00",
         "steps-TOTAL_FORMS": "1",
         "steps-INITIAL_FORMS": "0",
         "steps-0-after_minutes": "5",
@@ -138,10 +140,10 @@ def test_a_policy_is_added_with_its_steps(db, mail):
     browser = signed_in(root)
     wrong = browser.post(
         reverse("admin:alerts_escalationpolicy_add"),
-        {**sent, "time_zone": "Mars/Base", "work_until": "08:00"},
+        {**sent, "time_zone": "Mars/Base", "work_until": "22:00"},
     ).content.decode()
     assert "no such time zone" in wrong
-    assert "end after they begin" in wrong
+    assert "end when they begin" in wrong
     browser.post(reverse("admin:alerts_escalationpolicy_add"), sent)
     step = EscalationPolicy.objects.get().steps.get()
     assert (step.after_minutes, step.people.get()) == (5, root)
@@ -170,3 +172,33 @@ def test_the_overview_tells_of_what_nothing_else_shows(watched):
     assert "pair: not fresh" in browser.get(reverse("admin:index")).content.decode()
     handle(browser, Incident.objects.get(), acknowledge="1")
     assert "pair: not fresh" not in browser.get(reverse("admin:index")).content.decode()
+
+
+def test_what_helped_other_rules_is_shown_to_who_reaches_them(incident, watched, tmp_path, ada):
+    resolve(incident, actor=ada, cause="", fix="a fix of a rule out of reach")
+    other = Watched(tmp_path, name="other", fields=watched.fields)
+    other.fails()
+    watch()
+    again = Incident.objects.get(rule=other.rule)
+    somebody = person("somebody", "alerts.view_incident", reaches_all=False)
+    give_grant(somebody, other.rule, Level.SEE, actor=None)
+
+    assert "out of reach" not in signed_in(somebody).get(page(again)).content.decode()
+    assert "out of reach" in signed_in(administrator()).get(page(again)).content.decode()
+
+
+def test_somebody_else_can_take_it_over(incident, ada):
+    acknowledge(incident, actor=ada)
+    root = administrator()
+    browser = signed_in(root)
+    assert "Take it over" in browser.get(page(incident)).content.decode()
+    handle(browser, incident, acknowledge="1")
+    incident.refresh_from_db()
+    assert incident.acknowledged_by == root
+    assert "Take it over" not in browser.get(page(incident)).content.decode()
+
+
+def test_a_cause_without_a_page_of_its_own_leads_nowhere(incident, mail):
+    incident.kind, incident.cause_code = Kind.CHANNEL_SILENT, str(mail.pk)
+    incident.save()
+    assert str(mail.pk) not in signed_in(administrator()).get(page(incident)).content.decode()

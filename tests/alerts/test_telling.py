@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from django.contrib.auth.models import Group
 
-from apps.alerts.models import Channel, Delivery, Incident, Severity
+from apps.alerts.models import Channel, Delivery, EscalationPolicy, Incident, Severity
 from apps.alerts.selectors import Policies
 from apps.alerts.services import (
     acknowledge,
@@ -18,6 +18,7 @@ from apps.alerts.services import (
     escalate,
     renew_secret,
     save_channel,
+    snooze,
     test_channel,
     watch,
 )
@@ -26,6 +27,8 @@ from apps.alerts.services.delivering import MOST_ATTEMPTS
 from apps.alerts.services.errors import ChannelInvalid
 from apps.alerts.services.escalating import _in_working_hours
 from apps.core.clock import now
+from apps.core.services import set_platform_paused
+from apps.rules.models import Rule
 from tests.alerts.conftest import in_minutes, policy_with
 from tests.alerts.sinks import mail_sink, web_sink
 from tests.people import administrator, person
@@ -273,3 +276,168 @@ def test_policies_are_read_in_few_questions(watched, django_assert_max_num_queri
     policy_with().rules.add(watched.rule)
     with django_assert_max_num_queries(3):
         Policies.read().of(watched.rule)
+
+
+def test_who_was_told_before_a_snooze_is_told_again_after_it(watched, ada, mail):
+    policy_with((0, mail, [ada]))
+    watched.fails()
+    watch()
+    escalate()
+    snooze(Incident.objects.get(), actor=ada, hours=1)
+    watch(in_minutes(61))
+    escalate(in_minutes(62))
+    assert told() == ["ada@example.org"] * 2
+
+
+def test_steps_that_were_removed_are_not_taken_anew(watched, ada, mail):
+    policy = policy_with((0, mail, [ada]), (15, mail, [colleague("bob")]))
+    watched.fails()
+    watch()
+    escalate()
+    policy.steps.last().delete()
+    assert escalate(in_minutes(16)) == 0
+    assert told() == ["ada@example.org"]
+    assert Incident.objects.get().next_step_at is None
+
+
+def test_a_step_that_reaches_nobody_says_so(watched, mail):
+    policy_with((0, mail, []))
+    watched.fails()
+    watch()
+    escalate()
+    assert "nobody" in Incident.objects.get().timeline.last().text
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"paused": True}, {"enabled": False, "schedule_kind": "every", "every_minutes": 5}],
+)
+def test_nobody_is_told_of_a_rule_that_is_paused_or_switched_off(watched, ada, mail, facts):
+    policy_with((0, mail, [ada]))
+    watched.fails()
+    watch()
+    Rule.objects.update(**facts)
+    assert escalate() == 0
+    Rule.objects.update(paused=False, enabled=True)
+    assert escalate() == 1
+
+
+def test_nobody_is_told_of_stale_rules_while_everything_is_paused(watched, ada, mail):
+    policy_with((0, mail, [ada]), fresh_minutes=60)
+    Rule.objects.update(enabled=True, schedule_since=now())
+    set_platform_paused(True, actor=None)
+    watch(in_minutes(90))
+    assert Incident.objects.get().kind == "stale"
+    assert escalate(in_minutes(91)) == 0
+    set_platform_paused(False, actor=None)
+    assert escalate(in_minutes(91)) == 1
+
+
+def test_of_a_role_only_those_are_told_who_may_see_the_incident(watched, ada, mail):
+    policy = policy_with((0, mail, []))
+    role = Group.objects.get(name="Operator")
+    policy.steps.get().groups.add(role)
+    stranger = person("eve", reaches_all=False)
+    stranger.email = "eve@example.org"
+    stranger.save()
+    for somebody in (ada, stranger):
+        somebody.groups.add(role)
+    watched.fails()
+    watch()
+    escalate()
+    assert told() == ["ada@example.org"]
+
+
+def test_what_nobody_got_is_not_sent_once_it_is_over(watched, ada, mail, hook):
+    policy_with((0, hook.channel, []), (0, mail, [ada]))
+    hook.status = 503
+    watched.fails()
+    watch()
+    escalate()
+    assert deliver_due() == 0  # tried: it may have arrived
+    escalate(in_minutes(1))  # not tried
+    watched.succeeds()
+    watch()
+    states = Delivery.objects.order_by("created_at").values_list("channel__name", "state")
+    assert list(states) == [("Hook", "dropped"), ("Mail", "dropped"), ("Hook", "pending")]
+    hook.status = 200
+    Delivery.objects.filter(state="pending").update(next_attempt_at=now())
+    deliver_due()
+    assert json.loads(hook.requests[-1][1])["type"] == "incident.resolved"
+
+
+def test_a_channel_that_was_disabled_sends_nothing_more(watched, hook):
+    policy_with((0, hook.channel, []))
+    watched.fails()
+    watch()
+    escalate()
+    Channel.objects.update(enabled=False)
+    assert deliver_due() == 0
+    assert (hook.requests, Delivery.objects.get().state) == ([], "dropped")
+
+
+def test_a_message_whose_sender_dies_each_time_is_given_up(hook):
+    delivery = send_test(hook.channel, actor=None)
+    Delivery.objects.update(attempts=MOST_ATTEMPTS)
+    assert deliver_due() == 0
+    delivery.refresh_from_db()
+    assert (delivery.state, hook.requests) == ("failed", [])
+
+
+def test_a_silent_channel_stays_an_incident_until_something_arrives_or_it_is_disabled(hook):
+    delivery = send_test(hook.channel, actor=None)
+    old = now() - timedelta(days=9)
+    Delivery.objects.filter(pk=delivery.pk).update(state="failed", created_at=old, updated_at=old)
+    watch()
+    assert Incident.objects.get().state == "open"
+    Channel.objects.update(enabled=False)
+    watch()
+    assert Incident.objects.get().state == "resolved"
+
+
+def test_that_it_is_over_waits_for_working_hours_too(watched, ada, mail, monkeypatch):
+    policy_with((0, mail, [ada]))
+    watched.ended("refused", cause_code="guard.deletes")
+    watch()
+    escalate()
+    deliver_due()
+    yesterday = (now() - timedelta(days=1)).isoweekday()
+    EscalationPolicy.objects.update(work_days=str(yesterday))
+    watched.succeeds()
+    watch()
+    assert Delivery.objects.get(occasion="over").next_attempt_at > now() + timedelta(days=5)
+
+
+def test_a_step_that_nobody_took_in_time_waits_for_the_next_working_hour(watched, ada, mail):
+    policy_with((0, mail, [ada]))
+    watched.ended("refused", cause_code="guard.deletes")
+    watch()
+    EscalationPolicy.objects.update(work_days=str((now() - timedelta(days=1)).isoweekday()))
+    assert escalate() == 0
+    assert Incident.objects.get().next_step_at > now() + timedelta(days=5)
+
+
+@pytest.mark.parametrize(
+    ("due", "told_at"),
+    [
+        ("2026-11-27 23:00Z", "2026-11-27 23:00Z"),  # Saturday, 0:00, of Friday's
+        ("2026-11-28 04:59Z", "2026-11-28 04:59Z"),
+        ("2026-11-28 05:00Z", "2026-11-30 21:00Z"),  # Monday, 22:00
+        ("2026-11-27 12:00Z", "2026-11-27 21:00Z"),
+        ("2026-10-24 22:00Z", "2026-10-26 21:00Z"),  # Sunday, 0:00: nobody works
+    ],
+)
+def test_working_hours_go_on_over_night(db, due, told_at):
+    policy = policy_with(
+        time_zone="Europe/Berlin", work_days="12345", work_from=time(22), work_until=time(6)
+    )
+    found = _in_working_hours(datetime.fromisoformat(due), policy, Severity.WARNING)
+    assert found == datetime.fromisoformat(told_at)
+
+
+def test_an_hour_that_comes_twice_counts_twice(db):
+    policy = policy_with(time_zone="Europe/Berlin", work_from=time(2, 30), work_until=time(5))
+    early = datetime.fromisoformat("2026-10-25 00:15Z")  # 2:15, the first time
+    again = datetime.fromisoformat("2026-10-25 01:15Z")  # 2:15, the second time
+    assert _in_working_hours(early, policy, 2) == datetime.fromisoformat("2026-10-25 00:30Z")
+    assert _in_working_hours(again, policy, 2) == again

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apps.accounts.models import User
-from apps.alerts import problems
+from apps.alerts import problems, services, tasks
 from apps.alerts.models import EscalationPolicy, Incident, Kind, Severity
 from apps.alerts.problems import CONDITIONS
-from apps.alerts.services import acknowledge, comment, resolve, snooze, watch
+from apps.alerts.services import acknowledge, comment, resolve, snooze, watch, watching
 from apps.alerts.services.errors import IncidentClosed
 from apps.audit.actions import Act
 from apps.audit.models import AuditEvent
@@ -264,3 +265,114 @@ def test_what_stays_as_it_is_costs_one_question_for_all(watched, tmp_path):
 
 def test_severities_are_words():
     assert [severity.label for severity in Severity] == ["Notice", "Warning", "Critical"]
+
+
+def only_live() -> Incident:
+    return Incident.objects.get(state__in=Incident.LIVE)
+
+
+def test_what_was_resolved_by_a_person_and_over_since_comes_back(watched, ada):
+    source = Source.objects.filter(pk=watched.rule.mapping.left.source_id)
+    source.update(health=Source.Health.FAILING)
+    watch()
+    resolve(only(), actor=ada, cause="", fix="")
+    watch()
+    assert kinds() == []
+
+    source.update(health=Source.Health.OK)
+    watch()
+    source.update(health=Source.Health.FAILING)
+    watch()
+    assert (only_live().kind, only_live().state) == ("source_failing", "regressed")
+
+
+def test_what_was_resolved_by_a_person_comes_back_when_it_is_twice_as_much(watched, ada):
+    policy_with(most_rejections=2)
+    reject(watched, 3)
+    watch()
+    resolve(only(), actor=ada, cause="", fix="")
+    reject(watched, 2)
+    watch()
+    assert kinds() == []
+    reject(watched, 1)
+    watch()
+    watch()
+    assert (only_live().state, only_live().size) == ("regressed", 6)
+
+
+def test_what_ended_while_somebody_looks_is_not_opened_again(watched, monkeypatch):
+    watched.fails()
+    watch()
+    condition = problems.failed_runs
+
+    def slow(moment, policies):
+        found = list(condition(moment, policies))
+        if Incident.objects.filter(state="open").exists():
+            watched.succeeds()
+            monkeypatch.undo()
+            watch()
+        return iter(found)
+
+    conditions = {slow if c is condition else c: k for c, k in CONDITIONS.items()}
+    monkeypatch.setattr("apps.alerts.services.watching.CONDITIONS", conditions)
+    watch()
+    assert only().state == "resolved"
+
+
+def test_one_incident_that_cannot_be_opened_does_not_keep_the_others(watched, monkeypatch):
+    watched.fails()
+    Source.objects.filter(pk=watched.rule.mapping.left.source_id).update(health="failing")
+    describe = watching._describe
+
+    def broken(incident, problem, moment):
+        if problem.kind == Kind.RUN_FAILED:
+            raise RuntimeError("on purpose")
+        describe(incident, problem, moment)
+
+    monkeypatch.setattr(watching, "_describe", broken)
+    watch()
+    assert kinds() == ["source_failing"]
+
+
+def test_a_watcher_that_fails_does_not_keep_people_from_being_told(monkeypatch):
+    done = []
+
+    def broken():
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(services, "watch", broken)
+    for name in ("escalate", "deliver_due"):
+        step = partial(done.append, name)
+        step.__name__ = name
+        monkeypatch.setattr(services, name, step)
+    tasks.watch()
+    assert done == ["escalate", "deliver_due"]
+
+
+def test_a_verification_that_went_well_does_not_end_the_failure_of_a_run(watched):
+    watched.fails()
+    watched.ended(RunStatus.SUCCEEDED, mode=Run.Mode.VERIFY)
+    watch()
+    assert kinds() == ["run_failed"]
+    watched.succeeds()
+    watched.ended(RunStatus.FAILED, mode=Run.Mode.VERIFY, cause_code="source.unreachable")
+    watched.succeeds()
+    watch()
+    assert only().title == "pair: verification failed"
+
+
+def test_numbers_that_change_cost_one_question_for_all(watched, tmp_path):
+    policy_with(fresh_minutes=60)
+    others = [Watched(tmp_path, name=name, fields=watched.fields) for name in ("b", "c")]
+    Rule.objects.update(enabled=True, schedule_since=now())
+
+    def asked(minutes: int) -> int:
+        watch(in_minutes(minutes))
+        with CaptureQueriesContext(connection) as captured:
+            watch(in_minutes(minutes + 5))
+        return len(captured)
+
+    many = asked(90)
+    Rule.objects.filter(pk__in=[other.rule.pk for other in others]).update(enabled=False)
+    assert asked(100) == many
+    assert only_live().size == 105

@@ -114,7 +114,7 @@ class ChannelAdmin(ServiceErrorsMixin, HistoryAdmin, BaseAdmin):
 class DeliveryAdmin(ReadOnlyAdmin):
     """Each message, and what became of it."""
 
-    list_display = ("made", "incident", "occasion", "channel", "recipient", "state_label", "error")
+    list_display = ("made", "incident", "what", "channel", "recipient", "state_label", "error")
     list_filter = ("state", ("channel", RelatedFilter))
     list_select_related = ("incident", "channel")
     paginator = InfinitePaginator

@@ -87,7 +87,7 @@ class IncidentAdmin(ReadOnlyAdmin):
             timeline=list(timeline.order_by("-id")[:MOST_LINES]),
             sent=list(deliveries(request.user).filter(incident=incident)[:MOST_LINES]),
             policy=policy,
-            earlier=earlier_fixes(incident),
+            earlier=earlier_fixes(request.user, incident),
             runbook=_runbook(incident),
             about_url=_about_url(request, incident),
             may_handle=may(request.user, "handle", incident),
@@ -128,7 +128,7 @@ def _hours(text: str) -> int | None:
 
 def _runbook(incident: Incident) -> str:
     """Where its error code is explained."""
-    return reverse("api:problem", args=(incident.cause_code,)) if incident.cause_code else ""
+    return reverse("api:problem", args=(incident.error_code,)) if incident.error_code else ""
 
 
 def _about_url(request: HttpRequest, incident: Incident) -> str:

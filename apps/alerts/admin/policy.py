@@ -26,8 +26,8 @@ class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean(self) -> dict[str, Any]:
         given: dict[str, Any] = super().clean() or self.cleaned_data
         begin, end = given.get("work_from"), given.get("work_until")
-        if begin is not None and end is not None and begin >= end:
-            self.add_error("work_until", "Working hours end after they begin.")
+        if begin is not None and begin == end:
+            self.add_error("work_until", "Working hours end when they begin: leave both empty.")
         return given
 
 

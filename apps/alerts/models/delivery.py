@@ -58,6 +58,7 @@ class Delivery(BaseModel):
         PENDING = "pending", "On its way"
         SENT = "sent", "Sent"
         FAILED = "failed", "Given up"
+        DROPPED = "dropped", "Not needed any more"
 
     incident = models.ForeignKey(
         Incident, null=True, on_delete=models.CASCADE, related_name="deliveries"
@@ -91,4 +92,9 @@ class Delivery(BaseModel):
         ]
 
     def __str__(self) -> str:
-        return f"{self.occasion} by {self.channel}"
+        return f"{self.what} by {self.channel}"
+
+    @property
+    def what(self) -> str:
+        """What it tells, without the moment that keeps occasions apart."""
+        return self.occasion.rpartition(" ")[0] or self.occasion

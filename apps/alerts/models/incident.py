@@ -45,8 +45,9 @@ class Incident(BaseModel):
     """One problem of one object, from its beginning to its end, however often it is seen.
 
     fingerprint: what it is known by; at most one incident of it is not resolved. evidence: what it
-    was last seen by; a problem that a person has resolved counts as new with other evidence only.
-    size: how much of it there is. next_step, next_step_at: of the escalation.
+    was last seen by. over_at: since when the problem is not seen any more; one that a person has
+    resolved before that counts as new with other evidence only (where there is none: twice as much
+    of it). size: how much of it there is. next_step, next_step_at: of the escalation.
     """
 
     LIVE = (
@@ -86,6 +87,7 @@ class Incident(BaseModel):
     resolved_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )  # NULL: it was over by itself
+    over_at = models.DateTimeField(null=True)
     found_cause = models.CharField(max_length=500, blank=True)
     fix = models.CharField(max_length=500, blank=True)
     next_step = models.PositiveSmallIntegerField(default=0)
@@ -107,6 +109,9 @@ class Incident(BaseModel):
             models.Index(fields=["fingerprint", "-created_at"], name="incident_by_fingerprint"),
             models.Index(fields=["state", "-created_at"], name="incident_by_state"),
             models.Index(
+                fields=["created_at"], condition=Q(over_at__isnull=True), name="incident_not_over"
+            ),
+            models.Index(
                 fields=["next_step_at"],
                 condition=Q(next_step_at__isnull=False),
                 name="incident_by_next_step",
@@ -115,6 +120,11 @@ class Incident(BaseModel):
 
     def __str__(self) -> str:
         return self.title
+
+    @property
+    def error_code(self) -> str:
+        """The code of an error that has a page; some causes are only what tells problems apart."""
+        return "" if self.kind == Kind.CHANNEL_SILENT else self.cause_code
 
     @property
     def is_live(self) -> bool:

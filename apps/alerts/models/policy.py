@@ -69,7 +69,11 @@ class EscalationPolicy(BaseModel):
         help_text="1 is Monday: 12345 for Monday to Friday.",
     )
     work_from = models.TimeField(null=True, blank=True, help_text="Empty: at any time.")
-    work_until = models.TimeField(null=True, blank=True)
+    work_until = models.TimeField(
+        null=True,
+        blank=True,
+        help_text="Before the beginning: of the next day (22:00 to 06:00).",
+    )
     history = HistoricalRecords(m2m_fields=[rules, tags])
 
     class Meta:

@@ -31,8 +31,17 @@ def deliver_due() -> int:
     due = Delivery.objects.filter(state=Delivery.State.PENDING, next_attempt_at__lte=now())
     sent = 0
     for pk in list(due.order_by("next_attempt_at").values_list("pk", flat=True)[:AT_ONCE]):
-        if _claim(pk):
-            sent += _send(Delivery.objects.select_related("incident", "channel").get(pk=pk))
+        if not _claim(pk):
+            continue
+        delivery = Delivery.objects.select_related("incident", "channel").filter(pk=pk).first()
+        if delivery is None:
+            continue  # deleted meanwhile, with its channel or its rule
+        if delivery.attempts > MOST_ATTEMPTS:  # whoever sent it died each time
+            _not_sent(delivery, NotDelivered("it was tried too often, and nobody knows the result"))
+        elif delivery.incident_id and not delivery.channel.enabled:
+            _facts(delivery, state=Delivery.State.DROPPED, next_attempt_at=None)
+        else:
+            sent += _send(delivery)
     return sent
 
 
@@ -76,7 +85,13 @@ def _not_sent(delivery: Delivery, error: LockstepError) -> None:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (delivery.attempts - 1))
         spread = random.uniform(0.8, 1.2)  # noqa: S311  # nosec B311  # only spreads retries
         facts["next_attempt_at"] = now() + timedelta(seconds=pause * spread)
-    Delivery.objects.filter(pk=delivery.pk).update(**facts, updated_at=now())
+    _facts(delivery, **facts)
+
+
+def _facts(delivery: Delivery, **facts: Any) -> None:
+    """What became of it, unless somebody has dropped it meanwhile."""
+    rows = Delivery.objects.filter(pk=delivery.pk, state=Delivery.State.PENDING)
+    rows.update(**facts, updated_at=now())
 
 
 def url_of(incident: Incident) -> str:
@@ -102,7 +117,7 @@ def text_of(delivery: Delivery) -> str:
         ended = f"Resolved by {incident.resolved_by}" if incident.resolved_by else "Over by itself"
         lines = [f"{ended}.", incident.fix]
     else:
-        code = f"({incident.cause_code})" if incident.cause_code else ""
+        code = f"({incident.error_code})" if incident.error_code else ""
         seen = f"Seen {incident.times_seen} times." if incident.times_seen > 1 else ""
         lines = [f"{incident.text} {code}".strip(), incident.remedy, seen]
     parts = [incident.title, *(line for line in lines if line), url_of(incident)]
@@ -129,7 +144,7 @@ def content_of(delivery: Delivery) -> dict[str, Any]:
             "title": incident.title,
             "text": incident.text,
             "remedy": incident.remedy,
-            "code": incident.cause_code,
+            "code": incident.error_code,
             "rule": str(incident.rule_id) if incident.rule_id else None,
             "source": str(incident.source_id) if incident.source_id else None,
             "run": str(incident.run_id) if incident.run_id else None,

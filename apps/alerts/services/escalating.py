@@ -2,18 +2,23 @@
 
 What is told and to whom becomes rows first (`Delivery`); sending them is another's work. A step is
 taken by moving the incident on to the next one, so that each is taken once, however many schedulers
-there are.
+there are. Its messages are named by the moment at which it was due: an escalation that begins anew
+tells anew.
+
+Nothing is told of a rule that somebody has paused or switched off, nor of rules that are not fresh
+while everything is paused: the incident is there, and its step waits.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.db import transaction
+from django.db.models import Q, QuerySet
 
 from apps.accounts.models import User
 from apps.alerts.models import (
@@ -23,11 +28,14 @@ from apps.alerts.models import (
     EscalationStep,
     Incident,
     IncidentEvent,
+    Kind,
     Severity,
 )
 from apps.alerts.selectors import Policies
 from apps.alerts.services.timeline import note
 from apps.core.clock import now
+from apps.core.selectors import may, platform_state
+from apps.rules.models import Rule
 
 logger = logging.getLogger("lockstep.alerts")
 AT_ONCE = 200
@@ -52,11 +60,21 @@ def escalate(moment: datetime | None = None) -> int:
     """Take the steps that are due; how many."""
     moment = moment or now()
     policies = Policies.read()
-    due = Incident.objects.filter(next_step_at__lte=moment, state__in=Incident.LOUD)
-    return sum(
-        _take_step(pk, policies, moment)
-        for pk in list(due.order_by("next_step_at").values_list("pk", flat=True)[:AT_ONCE])
-    )
+    due = _told(Incident.objects.filter(next_step_at__lte=moment, state__in=Incident.LOUD))
+    taken = 0
+    for pk in list(due.order_by("next_step_at").values_list("pk", flat=True)[:AT_ONCE]):
+        try:
+            taken += _take_step(pk, policies, moment)
+        except Exception:
+            logger.exception("a step of incident %s failed; the others go on", pk)
+    return taken
+
+
+def _told(incidents: QuerySet[Incident]) -> QuerySet[Incident]:
+    """Without those that nobody is told of for now."""
+    off = Q(rule__enabled=False) & ~Q(rule__schedule_kind=Rule.ScheduleKind.MANUAL)
+    incidents = incidents.filter(Q(rule=None) | ~(Q(rule__paused=True) | off))
+    return incidents.exclude(kind=Kind.STALE) if platform_state().paused else incidents
 
 
 @transaction.atomic
@@ -70,17 +88,25 @@ def _take_step(incident_id: UUID, policies: Policies, moment: datetime) -> bool:
     policy = _policy(incident, policies)
     steps = _steps(policy)
     number = min(incident.next_step, len(steps) - 1)
-    if number < 0:
-        incident.next_step_at = None
-        incident.save(update_fields=["next_step_at"])
-        return False
+    is_over = incident.next_step > number and not policy.repeat_minutes  # steps were removed
+    if is_over or number < 0 or incident.severity < policy.least_severity:
+        return _wait(incident, None)
+    hour = _in_working_hours(moment, policy, incident.severity)
+    if hour > moment:  # nobody took it when it was due
+        return _wait(incident, hour)
     round_number = f", round {incident.rounds + 1}" if incident.rounds else ""
-    began = incident.created_at.timestamp()
-    told = _tell(incident, steps[number], f"step {number + 1}{round_number} {began:.0f}")
+    due = (incident.next_step_at or moment).timestamp()
+    told = _tell(incident, steps[number], f"step {number + 1}{round_number} {due:.3f}")
     _go_on(incident, policy, steps, number, moment)
-    if told:
-        note(incident, IncidentEvent.Kind.ESCALATED, f"Step {number + 1}: {', '.join(told)}")
+    whom = ", ".join(told) or "nobody: its channel is disabled, or nobody has an address"
+    note(incident, IncidentEvent.Kind.ESCALATED, f"Step {number + 1}: {whom}")
     return True
+
+
+def _wait(incident: Incident, until: datetime | None) -> bool:
+    incident.next_step_at = until
+    incident.save(update_fields=["next_step_at", "updated_at"])
+    return False
 
 
 def _go_on(
@@ -105,10 +131,19 @@ def _go_on(
 
 
 def tell_of_recovery(incident: Incident) -> None:
-    """Tell those who were told of the incident that it is over, once."""
-    told = incident.deliveries.filter(occasion__startswith="step ")
-    for channel_id, recipient in set(told.values_list("channel_id", "recipient")):
-        _deliver(incident, channel_id, recipient, "over")
+    """Tell those who were told of the incident that it is over, once; in working hours.
+
+    What nobody has got is not sent any more. What was tried may have arrived.
+    """
+    steps = incident.deliveries.filter(occasion__startswith="step ")
+    steps.filter(state=Delivery.State.PENDING).update(
+        state=Delivery.State.DROPPED, next_attempt_at=None, updated_at=now()
+    )
+    tried = steps.filter(attempts__gt=0, channel__enabled=True)
+    told = set(tried.values_list("channel_id", "recipient"))
+    due = _in_working_hours(now(), _policy(incident, Policies.read()), incident.severity)
+    for channel_id, recipient in told:
+        _deliver(incident, channel_id, recipient, "over", due)
 
 
 def _tell(incident: Incident, step: EscalationStep, occasion: str) -> list[str]:
@@ -119,26 +154,36 @@ def _tell(incident: Incident, step: EscalationStep, occasion: str) -> list[str]:
     if channel.kind != Channel.Kind.MAIL:
         _deliver(incident, channel.pk, "", occasion)
         return [channel.name]
-    people = _people(step)
+    people = _people(step, incident)
     for person in people:
         _deliver(incident, channel.pk, person.email, occasion)
     return [str(person) for person in people]
 
 
-def _people(step: EscalationStep) -> list[User]:
-    """Who gets the mail of a step: active people with an address, each once."""
+def _people(step: EscalationStep, incident: Incident) -> list[User]:
+    """Who gets the mail of a step: active people with an address, each once.
+
+    Of a role only those who may see the incident; who is named is meant.
+    """
     named = step.people.filter(is_active=True).exclude(email="")
     by_role = User.objects.filter(groups__in=step.groups.all(), is_active=True).exclude(email="")
-    return list({person.pk: person for person in (*named, *by_role)}.values())
+    reached = [person for person in by_role.distinct() if may(person, "view", incident)]
+    return list({person.pk: person for person in (*named, *reached)}.values())
 
 
-def _deliver(incident: Incident, channel_id: UUID, recipient: str, occasion: str) -> None:
+def _deliver(
+    incident: Incident,
+    channel_id: UUID,
+    recipient: str,
+    occasion: str,
+    due: datetime | None = None,
+) -> None:
     Delivery.objects.get_or_create(
         incident=incident,
         channel_id=channel_id,
         recipient=recipient,
         occasion=occasion,
-        defaults={"next_attempt_at": now()},
+        defaults={"next_attempt_at": due or now()},
     )
 
 
@@ -151,7 +196,11 @@ def _steps(policy: EscalationPolicy) -> list[EscalationStep]:
 
 
 def _in_working_hours(due: datetime, policy: EscalationPolicy, severity: int) -> datetime:
-    """The same moment where somebody is to be told then, else the next working hour's beginning."""
+    """The same moment where somebody is to be told then, else the next working hour's beginning.
+
+    Hours that end before they begin go on over night: they are those of the day they begin on.
+    Moments are compared in UTC, so that hours which a change of clocks brings twice count twice.
+    """
     if severity >= Severity.CRITICAL:
         return due
     try:
@@ -159,18 +208,22 @@ def _in_working_hours(due: datetime, policy: EscalationPolicy, severity: int) ->
     except (ZoneInfoNotFoundError, ValueError):
         logger.warning("escalation policy %s has no such time zone", policy.pk)
         return due
-    local = due.astimezone(zone)
-    begin, end = policy.work_from or time.min, policy.work_until or time.max
-    for day in _days(local, policy.work_days):
-        opens = datetime.combine(day, begin, zone)
-        closes = datetime.combine(day, end, zone)
-        if local < closes:
-            return max(local, opens).astimezone(due.tzinfo)
+    for opens, closes in _working_hours(due.astimezone(zone).date(), zone, policy):
+        if due < closes:
+            return max(due, opens)
     return due
 
 
-def _days(local: datetime, work_days: str) -> Iterable[datetime]:
-    for ahead in range(DAYS_AHEAD):
-        day = local + timedelta(days=ahead)
-        if str(day.isoweekday()) in work_days:
-            yield day
+def _working_hours(
+    today: date, zone: ZoneInfo, policy: EscalationPolicy
+) -> Iterable[tuple[datetime, datetime]]:
+    """Beginnings and ends, in UTC, from yesterday's on."""
+    begin, end = policy.work_from or time.min, policy.work_until
+    for ahead in range(-1, DAYS_AHEAD):
+        day = today + timedelta(days=ahead)
+        if str(day.isoweekday()) not in policy.work_days:
+            continue
+        last = day if end is not None and end > begin else day + timedelta(days=1)
+        opens = datetime.combine(day, begin, zone)
+        closes = datetime.combine(last, end or time.min, zone)
+        yield opens.astimezone(UTC), closes.astimezone(UTC)

@@ -2,13 +2,16 @@
 
 Problems that have no incident get one; incidents whose problem is over are resolved, and those who
 were told of them are told so. Any number of watchers may look at once: a constraint of the database
-allows one incident of a problem, and whoever comes second finds it.
+allows one incident of a problem, and whoever comes second finds it. Incidents are read before
+problems are: what another watcher ends in between is not opened again by what was true before.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -22,30 +25,41 @@ from apps.core.clock import now
 from apps.core.services import publish
 
 logger = logging.getLogger("lockstep.alerts")
-WORSE = 2  # times as much as when it was snoozed
+WORSE = 2  # times as much as when it was snoozed, or resolved
+SHOWN = ("title", "text", "remedy", "run_id", "size", "last_seen_at")
 
 
 def watch(moment: datetime | None = None) -> None:
     """Look at everything once, and bring incidents up to date."""
     moment = moment or now()
     policies = Policies.read()
+    rows = Incident.objects.filter(over_at=None).order_by("created_at")
+    known = {incident.fingerprint: incident for incident in rows}
     found, looked_at = _find(moment, policies)
-    live = {
-        incident.fingerprint: incident
-        for incident in Incident.objects.filter(state__in=Incident.LIVE, kind__in=looked_at)
-    }
     as_before = []
     for problem in found.values():
-        incident = live.pop(problem.fingerprint, None)
-        if incident is None:
-            _open(problem, moment, policies)
-        elif _is_as_before(incident, problem) and not _wakes(incident, moment):
-            as_before.append(incident.pk)
+        incident = known.pop(problem.fingerprint, None)
+        if incident is None or (not incident.is_live and _is_anew(incident, problem)):
+            _try(_open, problem, moment, policies)
+        elif not incident.is_live:
+            continue  # what a person has resolved is not there anew
+        elif _is_quiet(incident, problem, moment):
+            _describe(incident, problem, moment)
+            as_before.append(incident)
         else:
-            _see_again(incident.pk, problem, moment, policies)
-    Incident.objects.filter(pk__in=as_before).update(last_seen_at=moment)
-    for incident in live.values():
-        _over(incident.pk)
+            _try(_see_again, incident.pk, problem, moment, policies)
+    _try(_update, as_before)
+    for incident in known.values():
+        if incident.kind in looked_at:
+            _try(_over, incident.pk, moment)
+
+
+def _try(act: Callable[..., None], *arguments: Any) -> None:
+    """One incident that cannot be brought up to date does not keep the others."""
+    try:
+        act(*arguments)
+    except Exception:
+        logger.exception("%s failed; the other incidents go on", act.__name__)
 
 
 def _find(moment: datetime, policies: Policies) -> tuple[dict[str, Problem], list[Kind]]:
@@ -64,12 +78,12 @@ def _find(moment: datetime, policies: Policies) -> tuple[dict[str, Problem], lis
 
 
 def _open(problem: Problem, moment: datetime, policies: Policies) -> None:
-    """A new incident; the same one again where it was over, unless a person said that it is."""
-    last = Incident.objects.filter(fingerprint=problem.fingerprint).order_by("-created_at").first()
-    if last is not None and last.resolved_by_id and last.evidence == problem.evidence:
-        return  # what that person has resolved is not there anew
+    """A new incident; the same one again where there was one before."""
+    same = Incident.objects.filter(fingerprint=problem.fingerprint)
+    last = same.order_by("-created_at").first()
     try:
         with transaction.atomic():
+            same.filter(state=IncidentState.RESOLVED, over_at=None).update(over_at=moment)
             incident = Incident(
                 fingerprint=problem.fingerprint,
                 kind=problem.kind,
@@ -88,12 +102,32 @@ def _open(problem: Problem, moment: datetime, policies: Policies) -> None:
         logger.info("another watcher has opened the incident %s", problem.fingerprint)
 
 
-def _is_as_before(incident: Incident, problem: Problem) -> bool:
-    """Whether nothing is to be said but that it is still there."""
-    seen = (incident.evidence, incident.size, incident.severity, incident.title, incident.text)
-    return seen == (
-        problem.evidence, problem.size, problem.severity, problem.title[:300], problem.text
-    )  # fmt: skip
+def _is_anew(resolved: Incident, problem: Problem) -> bool:
+    """Whether what a person has resolved, and was there ever since, has happened once more."""
+    if resolved.evidence != problem.evidence:
+        return True
+    return not problem.evidence and _is_much_more(resolved.size, problem.size)
+
+
+def _is_much_more(before: int, size: int) -> bool:
+    return size > before and size >= before * WORSE
+
+
+def _is_quiet(incident: Incident, problem: Problem, moment: datetime) -> bool:
+    """Whether there is nothing to tell of it, though its numbers may be others."""
+    seen = (incident.evidence, incident.severity)
+    if seen != (problem.evidence, problem.severity):
+        return False
+    if incident.state != IncidentState.SNOOZED:
+        return True
+    grown = _is_much_more(incident.snoozed_size or 0, problem.size)
+    return not (grown or _wakes(incident, moment))
+
+
+def _update(incidents: list[Incident]) -> None:
+    """Write down what is shown of them, for all in one statement."""
+    incidents.sort(key=lambda incident: incident.pk)
+    Incident.objects.bulk_update(incidents, SHOWN, batch_size=500)
 
 
 def _describe(incident: Incident, problem: Problem, moment: datetime) -> None:
@@ -138,13 +172,13 @@ def _wakes(incident: Incident, moment: datetime) -> bool:
         return False
     if incident.snoozed_until is not None and incident.snoozed_until <= moment:
         return True
-    before = incident.snoozed_size or 0
-    return incident.size > before and incident.size >= before * WORSE
+    return _is_much_more(incident.snoozed_size or 0, incident.size)
 
 
 @transaction.atomic
-def _over(incident_id: UUID) -> None:
-    """Its problem is not there any more."""
+def _over(incident_id: UUID, moment: datetime) -> None:
+    """Its problem is not there any more; a person may have resolved it before."""
+    Incident.objects.filter(pk=incident_id, over_at=None).update(over_at=moment)
     incident = _locked(incident_id)
     if incident is None:
         return
