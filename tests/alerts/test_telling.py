@@ -441,3 +441,13 @@ def test_an_hour_that_comes_twice_counts_twice(db):
     again = datetime.fromisoformat("2026-10-25 01:15Z")  # 2:15, the second time
     assert _in_working_hours(early, policy, 2) == datetime.fromisoformat("2026-10-25 00:30Z")
     assert _in_working_hours(again, policy, 2) == again
+
+
+def test_what_has_not_gone_out_is_not_sent_once_somebody_has_it(watched, ada, mail):
+    policy_with((0, mail, [colleague("bob")]))
+    watched.fails()
+    watch()
+    escalate()
+    acknowledge(Incident.objects.get(), actor=ada)
+    assert deliver_due() == 0
+    assert Delivery.objects.get().state == "dropped"

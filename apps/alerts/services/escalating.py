@@ -130,20 +130,28 @@ def _go_on(
     incident.save(update_fields=["next_step", "next_step_at", "rounds", "updated_at"])
 
 
-def tell_of_recovery(incident: Incident) -> None:
+def tell_of_recovery(incident: Incident, policies: Policies | None = None) -> None:
     """Tell those who were told of the incident that it is over, once; in working hours.
 
     What nobody has got is not sent any more. What was tried may have arrived.
     """
-    steps = incident.deliveries.filter(occasion__startswith="step ")
+    steps = drop_unsent(incident)
+    tried = steps.filter(attempts__gt=0, channel__enabled=True)
+    told = set(tried.values_list("channel_id", "recipient"))
+    due = _in_working_hours(
+        now(), _policy(incident, policies or Policies.read()), incident.severity
+    )
+    for channel_id, recipient in told:
+        _deliver(incident, channel_id, recipient, "over", due)
+
+
+def drop_unsent(incident: Incident) -> QuerySet[Delivery]:
+    """Send no more messages of its steps; gives all that there are."""
+    steps = Delivery.objects.filter(incident=incident, occasion__startswith="step ")
     steps.filter(state=Delivery.State.PENDING).update(
         state=Delivery.State.DROPPED, next_attempt_at=None, updated_at=now()
     )
-    tried = steps.filter(attempts__gt=0, channel__enabled=True)
-    told = set(tried.values_list("channel_id", "recipient"))
-    due = _in_working_hours(now(), _policy(incident, Policies.read()), incident.severity)
-    for channel_id, recipient in told:
-        _deliver(incident, channel_id, recipient, "over", due)
+    return steps
 
 
 def _tell(incident: Incident, step: EscalationStep, occasion: str) -> list[str]:

@@ -10,7 +10,7 @@ from django.db import transaction
 from apps.alerts.models import Incident, IncidentEvent, IncidentState
 from apps.alerts.selectors import incidents
 from apps.alerts.services.errors import IncidentClosed
-from apps.alerts.services.escalating import tell_of_recovery
+from apps.alerts.services.escalating import drop_unsent, tell_of_recovery
 from apps.alerts.services.timeline import note
 from apps.audit.actions import Act
 from apps.audit.services import record
@@ -29,6 +29,7 @@ def acknowledge(incident: Incident, *, actor: User | None, text: str = "") -> No
     taken.acknowledged_at, taken.acknowledged_by = now(), actor
     taken.snoozed_until = taken.snoozed_size = taken.next_step_at = None
     taken.save()
+    drop_unsent(taken)
     note(taken, IncidentEvent.Kind.ACKNOWLEDGED, text, actor=actor)
     record(Act.INCIDENT_ACKNOWLEDGED, taken, actor=actor, reason=text)
 
@@ -43,6 +44,7 @@ def snooze(
     taken.snoozed_until = now() + timedelta(hours=hours) if hours else None
     taken.snoozed_size, taken.next_step_at = taken.size, None
     taken.save()
+    drop_unsent(taken)
     until = f"{hours} hours, or until it gets worse" if hours else "until it gets worse"
     note(taken, IncidentEvent.Kind.SNOOZED, f"{until}. {text}".strip(), actor=actor)
     record(Act.INCIDENT_SNOOZED, taken, actor=actor, reason=text, details={"hours": hours})

@@ -51,7 +51,7 @@ def watch(moment: datetime | None = None) -> None:
     _try(_update, as_before)
     for incident in known.values():
         if incident.kind in looked_at:
-            _try(_over, incident.pk, moment)
+            _try(_over, incident.pk, moment, policies)
 
 
 def _try(act: Callable[..., None], *arguments: Any) -> None:
@@ -176,7 +176,7 @@ def _wakes(incident: Incident, moment: datetime) -> bool:
 
 
 @transaction.atomic
-def _over(incident_id: UUID, moment: datetime) -> None:
+def _over(incident_id: UUID, moment: datetime, policies: Policies) -> None:
     """Its problem is not there any more; a person may have resolved it before."""
     Incident.objects.filter(pk=incident_id, over_at=None).update(over_at=moment)
     incident = _locked(incident_id)
@@ -187,7 +187,7 @@ def _over(incident_id: UUID, moment: datetime) -> None:
     incident.next_step_at = None
     incident.save()
     note(incident, IncidentEvent.Kind.RESOLVED, "It is over by itself.")
-    tell_of_recovery(incident)
+    tell_of_recovery(incident, policies)
     publish("incident.resolved", incident.pk, {"kind": incident.kind})
 
 
