@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Count, Exists, F, Min, OuterRef, Q, Subquery
+from django.db.models import Count, F, Min, OuterRef, Subquery
 
 from apps.alerts.models import Channel, Delivery, Kind, Severity
 from apps.alerts.selectors import Policies
@@ -93,23 +93,30 @@ def _how_it_ended(run: Run) -> str:
 
 
 def refused_starts(moment: datetime, policies: Policies) -> Iterator[Problem]:
-    """Rules that could not start when they were due last, and have not run since."""
-    latest = DueRun.objects.filter(rule=OuterRef("pk")).order_by("-due_at").values("pk")[:1]
-    live = Rule.objects.filter(enabled=True, paused=False).order_by()
-    ids = list(live.annotate(due=Subquery(latest)).values_list("due", flat=True))
-    refused = DueRun.objects.filter(pk__in=ids).exclude(skipped="")
-    ran = Run.objects.filter(
-        Q(finished_at__gte=OuterRef("due_at")) | Q(finished_at=None), rule=OuterRef("rule")
+    """Rules that could not start when they were due last, and have not run since.
+
+    Last ones only, by their indexes: a join would read all due times and all runs.
+    """
+    due = DueRun.objects.filter(rule=OuterRef("pk")).order_by("-due_at")
+    last = Run.objects.filter(rule=OuterRef("pk")).order_by("-created_at")
+    live = Rule.objects.filter(enabled=True, paused=False).annotate(
+        due_at=Subquery(due.values("due_at")[:1]),
+        skipped=Subquery(due.values("skipped")[:1]),
+        last_run=Subquery(last.values("pk")[:1]),
+        last_end=Subquery(last.values("finished_at")[:1]),
     )
-    for due in refused.exclude(Exists(ran)).select_related("rule"):
+    for rule in live:
+        ran = rule.last_run and (rule.last_end is None or rule.last_end >= rule.due_at)
+        if not rule.skipped or ran:
+            continue
         yield Problem(
             Kind.NOT_STARTED,
             Severity.CRITICAL,
-            f"{due.rule.name}: did not start when it was due",
-            due.skipped,
+            f"{rule.name}: did not start when it was due",
+            rule.skipped,
             "Resume what is paused, or correct the rule.",
-            rule_id=due.rule_id,
-            evidence=due.due_at.isoformat(),
+            rule_id=rule.pk,
+            evidence=rule.due_at.isoformat(),
         )
 
 

@@ -185,6 +185,16 @@ class Run(BaseModel, Counters):
             models.Index(fields=["status", "-created_at"], name="run_by_status"),
             models.Index(fields=["-finished_at"], name="run_by_end"),
             models.Index(
+                fields=["rule", "-created_at"],
+                condition=Q(mode="verify"),
+                name="run_by_verification",
+            ),
+            models.Index(
+                fields=["rule", "-created_at"],
+                condition=Q(mode="apply", status__in=("succeeded", "partial")),
+                name="run_by_success",
+            ),
+            models.Index(
                 fields=["expires_at"], condition=Q(status="waiting"), name="run_by_expiry"
             ),
             models.Index(
