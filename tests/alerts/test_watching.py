@@ -14,6 +14,7 @@ from apps.accounts.models import User
 from apps.alerts import problems, services, tasks
 from apps.alerts.models import EscalationPolicy, Incident, Kind, Severity
 from apps.alerts.problems import CONDITIONS
+from apps.alerts.selectors import Policies
 from apps.alerts.services import acknowledge, comment, resolve, snooze, watch, watching
 from apps.alerts.services.errors import IncidentClosed
 from apps.audit.actions import Act
@@ -376,3 +377,21 @@ def test_numbers_that_change_cost_one_question_for_all(watched, tmp_path):
     Rule.objects.filter(pk__in=[other.rule.pk for other in others]).update(enabled=False)
     assert asked(100) == many
     assert only_live().size == 105
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="plans are read as SQLite says them")
+def test_no_table_that_grows_is_read_as_a_whole(watched):
+    Rule.objects.update(enabled=True)
+    policy_with(fresh_minutes=60)
+    with CaptureQueriesContext(connection) as captured:
+        for condition in CONDITIONS:
+            list(condition(now(), Policies.read()))
+    read = []
+    for query in captured.captured_queries:
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {query['sql']}")
+            read += [row[3].split() for row in cursor.fetchall()]
+    scanned = {words[1] for words in read if words[0] == "SCAN"}
+    assert "rules_rule" in scanned
+    grows = ("runs_", "ledger_", "audit_auditevent", "U")  # U: of an inner question
+    assert not {name for name in scanned if name.startswith(grows)}
