@@ -21,7 +21,8 @@ from apps.audit.selectors import last_verification
 from apps.core.clock import first_id_at
 from apps.ledger.models import Conflict, Rejection
 from apps.rules.models import Rule
-from apps.runs.models import DueRun, Run, RunStatus
+from apps.runs.models import Run, RunStatus
+from apps.runs.selectors import missed_starts
 from apps.sources.models import Drift, Source
 
 ENDED_BADLY = (RunStatus.FAILED, RunStatus.REFUSED)
@@ -93,30 +94,16 @@ def _how_it_ended(run: Run) -> str:
 
 
 def refused_starts(moment: datetime, policies: Policies) -> Iterator[Problem]:
-    """Rules that could not start when they were due last, and have not run since.
-
-    Last ones only, by their indexes: a join would read all due times and all runs.
-    """
-    due = DueRun.objects.filter(rule=OuterRef("pk")).order_by("-due_at")
-    last = Run.objects.filter(rule=OuterRef("pk")).order_by("-created_at")
-    live = Rule.objects.filter(enabled=True, paused=False).annotate(
-        due_at=Subquery(due.values("due_at")[:1]),
-        skipped=Subquery(due.values("skipped")[:1]),
-        last_run=Subquery(last.values("pk")[:1]),
-        last_end=Subquery(last.values("finished_at")[:1]),
-    )
-    for rule in live:
-        ran = rule.last_run and (rule.last_end is None or rule.last_end >= rule.due_at)
-        if not rule.skipped or ran:
-            continue
+    """Rules that could not start when they were due last, and have not run since."""
+    for missed in missed_starts(Rule.objects.filter(enabled=True, paused=False)):
         yield Problem(
             Kind.NOT_STARTED,
             Severity.CRITICAL,
-            f"{rule.name}: did not start when it was due",
-            rule.skipped,
+            f"{missed.rule.name}: did not start when it was due",
+            missed.reason,
             "Resume what is paused, or correct the rule.",
-            rule_id=rule.pk,
-            evidence=rule.due_at.isoformat(),
+            rule_id=missed.rule.pk,
+            evidence=missed.due_at.isoformat(),
         )
 
 

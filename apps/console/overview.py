@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 from django.http import HttpRequest
 from django.urls import reverse
@@ -22,8 +22,8 @@ from apps.ledger.selectors import conflicts, rejections
 from apps.rules.models import Rule
 from apps.rules.schedule import next_due
 from apps.rules.selectors import rules
-from apps.runs.models import ACTIVE_STATUSES, DueRun, RestoreRequest, Run, RunStatus
-from apps.runs.selectors import restore_requests, run_progress, runs
+from apps.runs.models import ACTIVE_STATUSES, RestoreRequest, Run, RunStatus
+from apps.runs.selectors import missed_starts, restore_requests, run_progress, runs
 from apps.sources.models import Source
 from apps.sources.selectors import drifts, sources
 
@@ -301,21 +301,16 @@ def _failed_rules(visible: list[Rule], last: dict[Any, Run]) -> list[Attention]:
 
 def _refused_starts(visible: list[Rule]) -> list[Attention]:
     """Rules that could not start when they were due last, and have not run since."""
-    live = {rule.pk: rule for rule in visible if rule.enabled and not rule.paused}
-    latest = DueRun.objects.filter(rule=OuterRef("rule")).order_by("-due_at").values("pk")[:1]
-    refused = DueRun.objects.filter(rule__in=live, pk=Subquery(latest)).exclude(skipped="")
-    ran = Run.objects.filter(
-        Q(finished_at__gte=OuterRef("due_at")) | Q(finished_at=None), rule=OuterRef("rule")
-    )
+    live = [rule.pk for rule in visible if rule.enabled and not rule.paused]
     return [
         Attention(
-            live[due.rule_id].name,
-            f"Did not start when it was due: {due.skipped}",
+            missed.rule.name,
+            f"Did not start when it was due: {missed.reason}",
             "Open the rule",
-            _rule_url(live[due.rule_id]),
+            _rule_url(missed.rule),
             bad=True,
         )
-        for due in refused.exclude(Exists(ran))
+        for missed in missed_starts(Rule.objects.filter(pk__in=live))
     ]
 
 

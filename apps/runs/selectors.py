@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from django.db.models import QuerySet, Sum
+from django.db.models import OuterRef, QuerySet, Subquery, Sum
 
 from apps.core.clock import now
 from apps.core.selectors import narrows, scoped
+from apps.rules.models import Rule
 from apps.rules.selectors import reached_rule_ids
 from apps.runs.models import (
     COUNTER_NAMES,
@@ -180,3 +182,33 @@ def _phase_state(run: Run, name: str, begun: Any, ended: Any) -> tuple[str, floa
 
 def last_checkpoint(run: Run) -> Checkpoint | None:
     return Checkpoint.objects.filter(rule_id=run.rule_id).select_related("version").first()
+
+
+@dataclass(frozen=True, slots=True)
+class MissedStart:
+    """A rule that was due and did not start, and why."""
+
+    rule: Rule
+    due_at: datetime
+    reason: str
+
+
+def missed_starts(rules: QuerySet[Rule]) -> list[MissedStart]:
+    """Those of the rules that could not start when they were due last, and have not run since.
+
+    Looks at the last ones only, by their indexes: a join would read all due times and all runs.
+    """
+    due = DueRun.objects.filter(rule=OuterRef("pk")).order_by("-due_at")
+    last = Run.objects.filter(rule=OuterRef("pk")).order_by("-created_at")
+    found = rules.annotate(
+        due_at=Subquery(due.values("due_at")[:1]),
+        skipped=Subquery(due.values("skipped")[:1]),
+        last_run=Subquery(last.values("pk")[:1]),
+        last_end=Subquery(last.values("finished_at")[:1]),
+    )
+    return [
+        MissedStart(rule, rule.due_at, rule.skipped)
+        for rule in found
+        if rule.skipped
+        and not (rule.last_run and (rule.last_end is None or rule.last_end >= rule.due_at))
+    ]
