@@ -15,9 +15,10 @@ import orjson
 
 from apps.connectors.canonical import NEEDS_EXACT, canonical_decimal, canonical_json
 from apps.connectors.types import Kind
+from apps.core.keys.blind import blind_hash
 from apps.core.protected import seal, unseal
 from apps.hub.errors import MutationRefused
-from apps.hub.models import KEY_LENGTH
+from apps.hub.models import KEY_LENGTH, SCOPE_LENGTH
 from apps.hub.schemas import Record, Shape
 
 DIGEST_BITS = 60
@@ -86,6 +87,14 @@ def with_key(shape: Shape, record: Record, key: str) -> Record:
         return {**record, name: int(key)}
     except ValueError:
         raise MutationRefused("the key is no whole number", name) from None
+
+
+def scope_name(value: Any) -> str:
+    """What stands for a value of a scope field: a keyed hash, for the value may be personal."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else dumped({"v": value})
+    return blind_hash("hub scope", text).hex()[:SCOPE_LENGTH]
 
 
 # Sealing

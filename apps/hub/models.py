@@ -17,6 +17,7 @@ from apps.core.models import BaseModel
 from apps.engine.spec import EditDelete
 
 KEY_LENGTH = 255
+SCOPE_LENGTH = 32
 
 
 class HostedDataset(BaseModel):
@@ -121,7 +122,7 @@ class HostedRecord(models.Model):
     key = models.CharField(max_length=KEY_LENGTH)
     revision = models.BigIntegerField()
     is_deleted = models.BooleanField(default=False)
-    scope = models.CharField(max_length=255, blank=True)
+    scope = models.CharField(max_length=SCOPE_LENGTH, blank=True)  # `bodies.scope_name`
     body = models.TextField(null=True)  # NULL: it is sealed
     sealed_body = SealedField(null=True, place="hub record|{hosted_id}|{key}")
     clocks = models.JSONField(default=dict)  # stamp of each field; "": of all others
@@ -154,7 +155,7 @@ class ScopeExit(models.Model):
     id = models.BigAutoField(primary_key=True)
     hosted = models.ForeignKey(HostedDataset, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=KEY_LENGTH)
-    scope = models.CharField(max_length=255)
+    scope = models.CharField(max_length=SCOPE_LENGTH)
     revision = models.BigIntegerField()
     left_at = models.DateTimeField()
 

@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 
 from apps.core.selectors import narrows, permits, reached, reaches_all, scoped
+from apps.hub.bodies import scope_name
 from apps.hub.models import (
     HostedDataset,
     HostedRecord,
@@ -107,6 +108,11 @@ class Access:
 
     scopes: frozenset[str] | None
 
+    @classmethod
+    def to_values(cls, *values: Any) -> Access:
+        """To records with one of these values in the scope field."""
+        return cls(frozenset(scope_name(value) for value in values))
+
     def sees(self, scope: str) -> bool:
         return self.scopes is None or scope in self.scopes
 
@@ -120,6 +126,6 @@ def access_of(actor: Any, hosted: HostedDataset) -> Access:
         return EVERYTHING
     said = RowScope.objects.filter(hosted=hosted, account=actor.pk).first()
     if said is not None:
-        return EVERYTHING if said.every else Access(frozenset(said.values))
+        return EVERYTHING if said.every else Access.to_values(*said.values)
     manages = reaches_all(actor) and permits(actor, HostedDataset, "change")
     return EVERYTHING if manages else Access(frozenset())

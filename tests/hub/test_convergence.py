@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from apps.api.serializers.hub import HubPush
 from apps.api.views.hub import _outcome
 from apps.engine.spec import EditDelete
-from apps.hub.bodies import dumped, loaded
+from apps.hub.bodies import dumped, loaded, scope_name
 from apps.hub.errors import OutOfOrder, TokenExpired
 from apps.hub.models import HostedDataset, HostedRecord, Mutation, Revision, Sequence
 from apps.hub.pulling import digest, pull
@@ -244,7 +244,7 @@ MOVES = st.lists(
 def test_replicas_hold_their_scope_and_nothing_else_however_it_changes(moves, seen):
     """The title is the scope here: edits move records between scopes."""
     world = World.of([0], scope_field="title")
-    network = Network(world.hosted, Access(frozenset(seen)))
+    network = Network(world.hosted, Access.to_values(*seen))
     watcher = lockstep_hub.Copy(":memory:", network)
     for key, title, does_pull, scopes in moves:
         if title is None:
@@ -253,11 +253,11 @@ def test_replicas_hold_their_scope_and_nothing_else_however_it_changes(moves, se
             world.copies[0].edit(key, set={"title": title})
         world.copies[0].sync()
         if scopes is not None:
-            network.access = Access(frozenset(scopes))
+            network.access = Access.to_values(*scopes)
         if does_pull:
             watcher.pull()
     watcher.sync()
-    inside = {k: r for k, r in world.truth().items() if network.access.sees(r["title"])}
+    inside = {k: r for k, r in world.truth().items() if network.access.sees(scope_name(r["title"]))}
     assert {key: watcher.get(key) for key in watcher.ids()} == inside
     assert watcher.is_same() is True
 

@@ -256,7 +256,7 @@ def test_two_who_make_the_same_record_are_merged(tasks):
 
 def test_an_account_edits_within_its_scope_only():
     tasks = hosted("scoped", scope_field="owner")
-    ada, bob = Pusher(tasks, Access(frozenset({"ada"}))), Pusher(tasks, Access(frozenset({"bob"})))
+    ada, bob = Pusher(tasks, Access.to_values("ada")), Pusher(tasks, Access.to_values("bob"))
     base = ada.push("a", title="x", owner="ada").revision
     outcome = bob.push("a", base, title="y")
     assert (outcome.status, outcome.record, outcome.revision) == ("rejected", None, None)

@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from django.urls import reverse
 from unfold.decorators import display
@@ -26,7 +26,7 @@ from apps.core.admin import (
 from apps.core.templatetags.lockstep import number
 from apps.engine.spec import EditDelete
 from apps.hub import services
-from apps.hub.models import HostedDataset, RowScope
+from apps.hub.models import HostedDataset, HostedRecord, ReplicaProgress, RowScope
 from apps.hub.selectors import datasets_of, newest_schema
 
 EXAMPLE = {
@@ -41,6 +41,11 @@ EXAMPLE = {
 
 def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _counted(rows: QuerySet[Any]) -> Subquery:
+    """How many rows there are, each counted once whatever else is counted."""
+    return Subquery(rows.order_by().values("hosted").annotate(n=Count("pk")).values("n"))
 
 
 class HostedForm(ServiceForm):
@@ -106,10 +111,11 @@ class HostedDatasetAdmin(ServiceErrorsMixin, BaseAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[HostedDataset]:
-        living = Count("records", filter=Q(records__is_deleted=False), distinct=True)
-        replicas = Count("progress", distinct=True)
+        own = {"hosted": OuterRef("pk")}
+        living = HostedRecord.objects.filter(**own, is_deleted=False)
+        replicas = ReplicaProgress.objects.filter(**own)
         rows = super().get_queryset(request).select_related("sequence")
-        return rows.annotate(living=living, replicas=replicas)
+        return rows.annotate(living=_counted(living), replicas=_counted(replicas))
 
     def get_readonly_fields(self, request: HttpRequest, obj: HostedDataset | None = None) -> Any:
         return ("name", "scope_field") if obj else ()
@@ -168,7 +174,7 @@ class HostedDatasetAdmin(ServiceErrorsMixin, BaseAdmin):
 
     @display(description="Records")
     def records_held(self, hosted: Any) -> str:
-        return number(hosted.living)
+        return number(hosted.living or 0)
 
     @display(description="Schema")
     def schema_shown(self, hosted: HostedDataset) -> str:
@@ -176,7 +182,7 @@ class HostedDatasetAdmin(ServiceErrorsMixin, BaseAdmin):
 
     @display(description="Replicas")
     def replica_count(self, hosted: Any) -> str:
-        return number(hosted.replicas)
+        return number(hosted.replicas or 0)
 
     @display(description="Writes")
     def written(self, hosted: HostedDataset) -> str:

@@ -8,7 +8,7 @@ from django.db import transaction
 
 from apps.accounts.models import User
 from apps.audit.actions import Act
-from apps.audit.services import record
+from apps.audit.services import Subject, record
 from apps.connectors.base import Operation
 from apps.core.clock import now
 from apps.core.selectors import require
@@ -43,7 +43,8 @@ def decide(mutation: Mutation, *, take_pushed: bool, actor: User | None, note: s
     mutation.decided_by, mutation.decided_at = actor, now()
     mutation.save(update_fields=["state", "decided_by", "decided_at", "updated_at"])
     details = {"dataset": mutation.hosted.name, "taken": take_pushed}
-    record(Act.CONFLICT_DECIDED, mutation, actor=actor, reason=note, details=details)
+    subject = Subject.of(mutation, f"edit {mutation.number}")  # its key may be personal
+    record(Act.CONFLICT_DECIDED, subject, actor=actor, reason=note, details=details)
     if take_pushed:
         _take(mutation)
 

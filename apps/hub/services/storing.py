@@ -28,6 +28,7 @@ from apps.hub.bodies import (
     opened,
     record_place,
     revision_place,
+    scope_name,
 )
 from apps.hub.models import HostedDataset, HostedRecord, Revision, ScopeExit
 from apps.hub.models import Sequence as Counter
@@ -90,10 +91,7 @@ class Books(NamedTuple):
 
 def scope_of(hosted: HostedDataset, record: Record) -> str:
     """The scope that a record is in."""
-    value = record.get(hosted.scope_field) if hosted.scope_field else None
-    if value is None:
-        return ""
-    return (value if isinstance(value, str) else dumped(value))[:255]
+    return scope_name(record.get(hosted.scope_field)) if hosted.scope_field else ""
 
 
 def load_records(hosted: HostedDataset, keys: Iterable[str], *, lock: bool) -> dict[str, Stored]:
