@@ -32,6 +32,7 @@ from apps.connectors.postgresql.connection import (
     PostgresqlSettings,
     check_tls,
     connect,
+    connect_catalog,
     connect_reader,
     quote,
     translated,
@@ -149,13 +150,13 @@ class PostgresqlConnector(Connector[PostgresqlSettings]):
 
     def describe(self, dataset: str) -> DatasetSchema:
         schema = self.settings.schema_name
-        with connect(self.settings) as connection, translated(dataset):
+        with connect_catalog(self.settings) as connection, translated(dataset):
             found = load_tables(connection, schema, dataset, measure=True)
             return found[0].schema if found else load_table(connection, schema, dataset).schema
 
     def count(self, dataset: DatasetSchema) -> int:
         statement = f"SELECT count(*) FROM {self._qualified(dataset.name)}"
-        with connect(self.settings) as connection, translated(dataset.name):
+        with connect_catalog(self.settings) as connection, translated(dataset.name):
             row = connection.execute(statement.encode()).fetchone()
         return int(row[0]) if row else 0
 
@@ -165,7 +166,7 @@ class PostgresqlConnector(Connector[PostgresqlSettings]):
     def read(self, request: ReadRequest) -> Iterator[ReadBatch]:
         name, schema = request.dataset.name, self.settings.schema_name
         with translated(name):
-            with connect(self.settings) as catalog:
+            with connect_catalog(self.settings) as catalog:
                 table = load_table(catalog, schema, name)
                 part = request.part
                 conditions = part_conditions(part, table, catalog) if part else []

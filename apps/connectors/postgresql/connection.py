@@ -14,10 +14,12 @@ import adbc_driver_postgresql.dbapi as adbc
 import psycopg
 from adbc_driver_manager import AdbcConnection
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
 from pydantic import Field, SecretStr
 
 from apps.connectors import errors
 from apps.connectors.base import ConnectorSettings, WriteProblem
+from apps.connectors.keeping import borrowed
 from apps.connectors.outbound import POSTGRESQL, find_route, open_socket, require_sockets
 from apps.connectors.sql import TlsMode, is_socket, unreachable, without_secret
 from apps.connectors.sql_writing import DUPLICATE, rejected
@@ -138,10 +140,35 @@ def connect(settings: PostgresqlSettings) -> psycopg.Connection[Any]:
         raise _translate_connect(str(error), settings) from None
 
 
+@contextmanager
+def connect_catalog(settings: PostgresqlSettings) -> Iterator[psycopg.Connection[Any]]:
+    """A connection for queries that leave nothing behind in it: perhaps one that did others."""
+    with borrowed(
+        "postgresql catalog",
+        connection_string(settings),
+        lambda: connect(settings),
+        begin=lambda connection: connection.execute("SELECT 1"),
+        end=_require_idle,
+    ) as connection:
+        yield connection
+
+
+def _require_idle(connection: psycopg.Connection[Any]) -> None:
+    if connection.info.transaction_status is not TransactionStatus.IDLE:
+        raise psycopg.OperationalError("a transaction is open")
+
+
 @lru_cache(maxsize=64)
 def _reader_database(conninfo: str) -> Any:
     """What the driver knows of a database: it asks the server for all of its types, once."""
     return adbc_driver_postgresql.connect(conninfo)
+
+
+def _begin_snapshot(connection: Any) -> None:
+    connection.adbc_connection.set_autocommit(False)
+    with connection.cursor() as cursor:  # only a query shows that the connection still stands
+        cursor.execute("SELECT 1")
+        cursor.fetchone()
 
 
 class _Kept:
@@ -155,15 +182,21 @@ class _Kept:
 def connect_reader(settings: PostgresqlSettings) -> Iterator[Any]:
     """An ADBC connection inside one read-only, repeatable-read transaction."""
     conninfo = connection_string(settings, snapshot=True)
-    try:
-        database = _reader_database(conninfo)
-        connection = adbc.Connection(_Kept(), AdbcConnection(database))
-    except adbc.Error as error:
-        raise _translate_connect(str(error), settings) from None
-    try:
+
+    def connect_anew() -> Any:
+        try:
+            return adbc.Connection(_Kept(), AdbcConnection(_reader_database(conninfo)))
+        except adbc.Error as error:
+            raise _translate_connect(str(error), settings) from None
+
+    with borrowed(
+        "postgresql reader",
+        conninfo,
+        connect_anew,
+        begin=_begin_snapshot,
+        end=lambda connection: connection.adbc_connection.set_autocommit(True),
+    ) as connection:
         yield connection
-    finally:
-        connection.close()
 
 
 def _translate_connect(text: str, settings: PostgresqlSettings) -> errors.LockstepError:

@@ -37,7 +37,7 @@ from apps.connectors.digests import (
 )
 from apps.connectors.postgresql.connection import (
     PostgresqlSettings,
-    connect,
+    connect_catalog,
     connect_reader,
     quote,
     translated,
@@ -55,8 +55,8 @@ _CONCAT_ARGUMENTS = 96
 _SESSION = (
     # A tree of CASEs is compiled for longer than it runs, and grouping a few thousand spans by
     # sorting all records is what a planner does that takes them for as many groups as records.
-    "SET jit = off",
-    "SET enable_sort = off",
+    "SET LOCAL jit = off",
+    "SET LOCAL enable_sort = off",
 )
 
 
@@ -93,7 +93,7 @@ class PostgresqlDigestSession(DigestSession):
         self._stack = ExitStack()
 
     def __enter__(self) -> PostgresqlDigestSession:
-        with translated(self._name), connect(self._settings) as catalog:
+        with translated(self._name), connect_catalog(self._settings) as catalog:
             table = load_table(catalog, self._settings.schema_name, self._name)
             is_bytewise = orders_bytes(catalog)
         self._prepare(table, is_bytewise)
@@ -107,7 +107,7 @@ class PostgresqlDigestSession(DigestSession):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stack.close()
+        self._stack.__exit__(*exc_info)  # type: ignore[arg-type]  # what a context manager gets
 
     def _prepare(self, table: Table, is_bytewise: bool) -> None:
         request = self._request

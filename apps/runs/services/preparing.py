@@ -169,6 +169,5 @@ def _sweep_is_due(context: RunContext, checkpoint: Checkpoint) -> bool:
 def _is_empty(context: RunContext) -> bool:
     names = tuple(context.mapping.key)
     request = ReadRequest(context.right, names, limit=1, batch_rows=1)
-    return not any(
-        batch.records.num_rows or batch.rejected for batch in context.right_connector.read(request)
-    )
+    batches = context.right_connector.read(request)
+    return not sum(batch.records.num_rows + len(batch.rejected) for batch in batches)
