@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
@@ -180,12 +181,20 @@ def dependencies(chosen: Iterable[Rule], *, declared_only: bool = False) -> dict
     """
     by_id = {rule.pk: rule for rule in chosen}
     by_right = {rule.mapping.right_id: rule.pk for rule in by_id.values()}
-    graph: dict[UUID, set[UUID]] = {}
+    graph: dict[UUID, set[UUID]] = {pk: set() for pk in by_id}
+    declared = Rule.depends_on.through.objects.filter(from_rule__in=by_id)
+    for rule_id, other in declared.values_list("from_rule_id", "to_rule_id"):
+        if other in by_id:
+            graph[rule_id].add(other)
+    if declared_only:
+        return graph
+    implied = Dataset.depends_on.through.objects.filter(from_dataset__in=by_right)
+    below: dict[UUID, set[UUID]] = defaultdict(set)
+    for dataset_id, other in implied.values_list("from_dataset_id", "to_dataset_id"):
+        if other in by_right:
+            below[dataset_id].add(by_right[other])
     for rule in by_id.values():
-        declared = set(rule.depends_on.values_list("pk", flat=True)) & by_id.keys()
-        datasets = rule.mapping.right.depends_on.values_list("pk", flat=True)
-        implied = {by_right[pk] for pk in datasets if pk in by_right} - {rule.pk}
-        graph[rule.pk] = declared if declared_only else declared | implied
+        graph[rule.pk] |= below[rule.mapping.right_id] - {rule.pk}
     return graph
 
 

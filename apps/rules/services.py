@@ -164,7 +164,7 @@ def validate_rule(rule: Rule) -> None:
         raise ConfigurationError(
             f"'{spec.cursor_field}' is no field of {rule.mapping.left.name}", where="cursor field"
         )
-    in_dependency_order([rule, *Rule.objects.exclude(pk=rule.pk)])
+    in_dependency_order([rule, *Rule.objects.exclude(pk=rule.pk).select_related("mapping")])
     require_forest(rule_edges(rule))
 
 
@@ -175,7 +175,8 @@ def publish(rule: Rule, *, actor: User | None) -> RuleVersion:
     This needs no permission but that for new expressions: it says nothing that is not stored.
     actor: whose version it is. Raises ConfigurationError, ExpressionRefused or PermissionDenied.
     """
-    rule = Rule.objects.select_related("mapping").get(pk=rule.pk)
+    stored = Rule.objects.select_related("mapping__left").prefetch_related("checks")
+    rule = stored.get(pk=rule.pk)
     validate_rule(rule)
     spec = spec_of(rule)
     mapping_version = publish_mapping(rule.mapping, actor=actor)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pyarrow as pa
 from django.db import connection
-from django.db.models import F, QuerySet
+from django.db.models import Count, F, Q, QuerySet
 
 from apps.connectors.types import NeutralType
 from apps.engine.codec import decode_images
@@ -227,8 +227,12 @@ def link_count(rule_id: UUID) -> int:
 def link_floor(rule_id: UUID) -> int:
     """How many links the rule has at least, told without looking at all of them."""
     kept = SegmentLinks(rule_id)
-    rows = Link.objects.filter(rule_id=rule_id).count() if kept else 0
-    return _live(rule_id).count() + kept.at_least(rows)
+    if not kept:
+        return _live(rule_id).count()
+    counted = Link.objects.filter(rule_id=rule_id).aggregate(
+        rows=Count("pk"), live=Count("pk", filter=~Q(state=Link.State.GONE))
+    )
+    return int(counted["live"]) + kept.at_least(counted["rows"])
 
 
 def has_links(rule_id: UUID) -> bool:

@@ -251,12 +251,20 @@ class SegmentLinks:
         found = pa.concat_tables([schema.empty_table(), *tables])
         if not found.num_rows:
             return found
-        hashes = [[key_hash(key) for key in found.column(name).to_pylist()] for name in KEYS]
+        hashes = self._hashes(found)
         covered = self._covered(*hashes)
         if not any(covered):
             return found
         stays = [a not in covered[0] and b not in covered[1] for a, b in zip(*hashes, strict=True)]
         return found.filter(pa.array(stays, pa.bool_()))
+
+    def _hashes(self, found: pa.Table) -> tuple[list[bytes], list[bytes]]:
+        """Of the left and the right keys."""
+        lefts, rights = (found.column(name) for name in KEYS)
+        hashes = [key_hash(key) for key in lefts.to_pylist()]
+        if not self.cross:
+            return hashes, hashes
+        return hashes, [key_hash(key) for key in rights.to_pylist()]
 
     def _found(self, side: str, keys: Sequence[str]) -> Iterator[_Rows]:
         """What segments hold of these keys of a side."""

@@ -173,8 +173,8 @@ def close_links(rule_id: UUID, pairs: Iterable[tuple[str, str]]) -> None:
 
 def cover_links(rule_id: UUID, pairs: Sequence[tuple[str, str]]) -> None:
     """Say that there are no such links, where a segment holds them."""
-    kept = SegmentLinks(rule_id)
-    if not kept or not pairs:
+    kept = SegmentLinks(rule_id) if pairs else None
+    if not kept:
         return
     partners = dict(pairs)
     found = kept.of("left", list(partners))
@@ -190,26 +190,32 @@ def _write_gone(rule_id: UUID, links: Sequence[KeptLink]) -> None:
         bulk_upsert(Link, LINK_COLUMNS, IDENTITY, (), rows)
 
 
-def _cover_displaced(rule_id: UUID, left_of_right: Mapping[bytes, bytes]) -> None:
-    """Rows whose right record goes to another left one hide that left one's segment no more."""
-    kept = SegmentLinks(rule_id)
-    if not kept:
+def _cover_displaced(
+    rule_id: UUID, left_of_right: Mapping[bytes, bytes], kept: SegmentLinks | None
+) -> None:
+    """Rows whose right record goes to another left one hide that left one's segment no more.
+
+    kept: tells whether there are segments at all; what they hold is read anew.
+    """
+    if not (SegmentLinks(rule_id) if kept is None else kept):
         return
     columns = ("left_key", "left_hash", "right_hash")
     rows = rows_of_hashes(rule_id, "right", list(left_of_right), columns, gone=True)
     displaced = [key for key, left, right in rows if left_of_right[bytes(right)] != bytes(left)]
     if displaced:
-        _write_gone(rule_id, kept.entries("left", displaced))
+        _write_gone(rule_id, SegmentLinks(rule_id).entries("left", displaced))
 
 
 def _identity(rule_id: UUID, left_key: str, right_key: str) -> tuple[Any, ...]:
     """The first columns of LINK_COLUMNS."""
-    return rule_id, left_key, right_key, key_hash(left_key), key_hash(right_key)
+    left_hash = key_hash(left_key)
+    right_hash = left_hash if left_key == right_key else key_hash(right_key)
+    return rule_id, left_key, right_key, left_hash, right_hash
 
 
 def _remove(rule_id: UUID, pks: Sequence[int]) -> None:
     """Remove rows; those that stand over a link in a segment say from now on that there is none."""
-    kept = SegmentLinks(rule_id)
+    kept = SegmentLinks(rule_id) if pks else None
     for start in range(0, len(pks), IN_CHUNK):
         rows = Link.objects.filter(pk__in=pks[start : start + IN_CHUNK])
         if kept:
@@ -228,7 +234,13 @@ def _forget(rule_id: UUID, side: Side, partners: Mapping[bytes, bytes], *, same:
         _remove(rule_id, found)
 
 
-def _write(work: WorkIdentity, rows: Sequence[tuple[Any, ...]], *, first_links: bool) -> None:
+def _write(
+    work: WorkIdentity,
+    rows: Sequence[tuple[Any, ...]],
+    *,
+    first_links: bool,
+    kept: SegmentLinks | None = None,
+) -> None:
     if not rows:
         return
     if first_links:
@@ -239,7 +251,7 @@ def _write(work: WorkIdentity, rows: Sequence[tuple[Any, ...]], *, first_links: 
         except IntegrityError:  # settled once already
             pass
     _forget(work.rule_id, Side.LEFT, {row[3]: row[4] for row in rows}, same=False)
-    _cover_displaced(work.rule_id, {row[4]: row[3] for row in rows})
+    _cover_displaced(work.rule_id, {row[4]: row[3] for row in rows}, kept)
     bulk_upsert(Link, LINK_COLUMNS, IDENTITY, REFRESHED, rows)
 
 
@@ -257,15 +269,19 @@ def link_written(
     hold: the links of these changes are held (an undo), also those of records that it removed;
     kept: links in segments, read ahead.
     """
-    if first_links and not _looked_for(written, hold):
-        _write(work, [_first_row(work, change, stored) for change in written], first_links=True)
+    if not written:
         return
-    known = _Known(kept or SegmentLinks(work.rule_id), _looked_for(written, hold))
+    if first_links and not _looked_for(written, hold):
+        rows = [_first_row(work, change, stored) for change in written]
+        _write(work, rows, first_links=True, kept=kept)
+        return
+    kept = SegmentLinks(work.rule_id) if kept is None else kept
+    known = _Known(kept, _looked_for(written, hold))
     for change in written:
         known.apply(change, stored.get(change.sequence, NOTHING_STORED), hold)
     known.remove_moved()
     rows = [pair.row(work) for pair in known.pairs if not pair.gone]
-    _write(work, rows, first_links=first_links)
+    _write(work, rows, first_links=first_links, kept=kept)
 
 
 def _first_row(
@@ -273,14 +289,8 @@ def _first_row(
 ) -> tuple[Any, ...]:
     """The link of an insert that a one-way rule's first load made."""
     back = stored.get(change.sequence, NOTHING_STORED)
-    left, right = change.left_key, back.own_key or change.key_after
-    left_hash = key_hash(left)
     return (
-        work.rule_id,
-        left,
-        right,
-        left_hash,
-        left_hash if left == right else key_hash(right),
+        *_identity(work.rule_id, change.left_key, back.own_key or change.key_after),
         change.image,
         back.image_hash or change.image,
         None,

@@ -124,6 +124,7 @@ class PartitionApply:
         self.work = WorkIdentity(partition.run.rule_id, partition.run_id, partition.pk)
         self.refused = RefusedRecords(partition.pk)
         self.writers: dict[str, SideWriter] = {}
+        self.side: str = Side.RIGHT
         self.views = LeftViews(self.context)
         # The stream lane is chosen only for a rule without links.
         self.first_links = partition.run.lane == Run.Lane.STREAM
@@ -137,16 +138,20 @@ class PartitionApply:
         with ExitStack() as closing:
             closing.callback(self.views.close)
             self._begin()
-            while batch := self._next_batch():
-                self._apply_side(batch)
+            batch = self._next_batch()
+            while batch:
+                batch = self._apply_side(batch)
         self.lease.update(state=Partition.State.DONE, lease_until=None)
 
     def _begin(self) -> None:
         if not self.in_doubt:
             self.lease.update(apply_begun_at=now())
 
-    def _apply_side(self, batch: list[PlannedChange]) -> None:
-        """Apply batches while they are written to the same side, in one session."""
+    def _apply_side(self, batch: list[PlannedChange]) -> list[PlannedChange]:
+        """Apply batches while they are written to the same side, in one session.
+
+        Returns the first one of the other side; empty: no more.
+        """
         side = batch[0].side
         with self._writer(side).session(self.lease.remaining) as writer:
             self.lease.fence()
@@ -155,6 +160,7 @@ class PartitionApply:
                 self.lease.check()
                 self._apply_and_settle(writer, batch)
                 batch = self._next_batch()
+        return batch
 
     def _writer(self, side: str) -> SideWriter:
         if side not in self.writers:
@@ -163,14 +169,16 @@ class PartitionApply:
 
     def _next_batch(self) -> list[PlannedChange]:
         """The next changes, as many as suit their side; all of them are written to one side."""
-        part = self.partition
-        first = self.plan.next(part.applied_sequence, 1)
-        if not first:
-            return []
-        side = first[0].side
-        rows = self._writer(side).batch_rows
-        found = self.plan.next(part.applied_sequence, rows)
-        return list(takewhile(lambda change: change.side == side, found))
+        found = self._planned()
+        if found and found[0].side != self.side:
+            self.side = found[0].side
+            found = self._planned()
+        return list(takewhile(lambda change: change.side == self.side, found))
+
+    def _planned(self) -> list[PlannedChange]:
+        """The next changes, as many as suit the side that is written to."""
+        rows = self._writer(self.side).batch_rows
+        return self.plan.next(self.partition.applied_sequence, rows)
 
     def _look_ahead(self, last: int) -> None:
         """Read the links of many batches at once: each time, segments are opened and decoded."""

@@ -47,7 +47,7 @@ def _runs_since(run: Run) -> list[UUID]:
     runs = run.rule.runs.exclude(pk=run.pk).filter(mode=Run.Mode.APPLY, kind=Run.Kind.SYNC)
     settled = (RunStatus.SUCCEEDED, RunStatus.PARTIAL)
     moving = runs.filter(status__in=settled, rejection_ids=[], selection=[])
-    last = moving.order_by("-created_at").first()
+    last = moving.order_by("-created_at").values_list("created_at", flat=True).first()
     if last is not None:
-        runs = runs.filter(created_at__gte=last.created_at)
+        runs = runs.filter(created_at__gte=last)
     return list(runs.order_by("-created_at").values_list("pk", flat=True))

@@ -6,6 +6,7 @@ keys are other records: nobody but a person can tell, so the next plan waits for
 
 from __future__ import annotations
 
+from apps.mappings.models import Mapping
 from apps.rules.models import Rule
 from apps.runs.models import Checkpoint
 from apps.sources.models import Source
@@ -29,4 +30,6 @@ def moved_sources(rule: Rule) -> list[str]:
 
 
 def _sources(rule: Rule) -> dict[str, Source]:
-    return {"left": rule.mapping.left.source, "right": rule.mapping.right.source}
+    both = Mapping.objects.select_related("left__source", "right__source")
+    mapping = both.get(pk=rule.mapping_id)
+    return {"left": mapping.left.source, "right": mapping.right.source}

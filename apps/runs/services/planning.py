@@ -16,6 +16,7 @@ from django.conf import settings
 from apps.engine.planning import Planner, PlanSummary
 from apps.engine.spec import DeletePolicy, Delta
 from apps.ledger.selectors import (
+    SegmentLinks,
     decisions_for,
     link_batches,
     links_of_left,
@@ -172,9 +173,11 @@ class OneWayPlan:
     def _candidate_links(self, planner: Planner, intake: Intake) -> list[str]:
         """Add the links of the candidates; returns the right keys to compare."""
         known = intake.seen | set(self.absent.left_keys)
-        links = links_of_left(self.run.rule_id, sorted(known))
+        rule_id = self.run.rule_id
+        kept = SegmentLinks(rule_id)
+        links = links_of_left(rule_id, sorted(known), kept=kept)
         planner.add_links(links)
-        others = links_of_right(self.run.rule_id, sorted(intake.candidates), but=known)
+        others = links_of_right(rule_id, sorted(intake.candidates), but=known, kept=kept)
         ours = pa.array(links.column("left_key").to_pylist(), pa.string())
         strange = pc.invert(pc.is_in(others.column("left_key"), value_set=ours))
         planner.add_other_links(others.filter(strange))
