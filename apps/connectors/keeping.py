@@ -5,6 +5,9 @@ a few records. While `keep_connections` runs, a connection that a read is done w
 next one like it in the same thread. It is never used by two at a time; one under which anything
 failed, or whose read stopped early, is closed; and at the end all are. Elsewhere nothing is kept.
 
+Only steps that write nothing to their sources keep any: so what a partition holds of a source is
+one that reads and one that describes what is read, or one that writes and one that reads.
+
 What a read is promised stays the same: the connection begins a transaction of its own for each,
 and the address is resolved and judged anew before a kept connection to it is used.
 """

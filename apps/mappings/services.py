@@ -140,9 +140,8 @@ def publish(mapping: Mapping, *, actor: User | None) -> MappingVersion:
 
     This asks for no permission: it says nothing that is not stored. actor: whose version it is.
     """
-    mapping = Mapping.objects.prefetch_related("fields", "left__fields", "right__fields").get(
-        pk=mapping.pk
-    )
+    stored = Mapping.objects.select_related("left", "right")
+    mapping = stored.prefetch_related("fields", "left__fields", "right__fields").get(pk=mapping.pk)
     spec = mapping_spec(mapping)
     validate_mapping(spec)
     _require_writable_fields(mapping)

@@ -271,12 +271,15 @@ def link_written(
     """
     if not written:
         return
-    if first_links and not _looked_for(written, hold):
-        rows = [_first_row(work, change, stored) for change in written]
-        _write(work, rows, first_links=True, kept=kept)
-        return
+    looked_for = _looked_for(written, hold)
+    if not looked_for:
+        rows = [_plain_row(work, change, stored) for change in written]
+        is_one_way = all(change.side == Side.RIGHT for change in written)
+        if first_links or (is_one_way and _are_apart(rows)):
+            _write(work, rows, first_links=first_links, kept=kept)
+            return
     kept = SegmentLinks(work.rule_id) if kept is None else kept
-    known = _Known(kept, _looked_for(written, hold))
+    known = _Known(kept, looked_for)
     for change in written:
         known.apply(change, stored.get(change.sequence, NOTHING_STORED), hold)
     known.remove_moved()
@@ -284,19 +287,24 @@ def link_written(
     _write(work, rows, first_links=first_links, kept=kept)
 
 
-def _first_row(
+def _plain_row(
     work: WorkIdentity, change: PlannedChange, stored: Mapping[int, Stored]
 ) -> tuple[Any, ...]:
-    """The link of an insert that a one-way rule's first load made."""
+    """The link of a one-way insert or update that is not looked for (`_looked_for`)."""
     back = stored.get(change.sequence, NOTHING_STORED)
     return (
         *_identity(work.rule_id, change.left_key, back.own_key or change.key_after),
         change.image,
         back.image_hash or change.image,
         None,
-        Link.State.LIVE.value,
+        _state(change, hold=False),
         work.run_id,
     )
+
+
+def _are_apart(rows: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether no two of these links have a record in common."""
+    return all(len({row[place] for row in rows}) == len(rows) for place in (3, 4))
 
 
 def _looked_for(written: Sequence[PlannedChange], hold: bool) -> list[PlannedChange]:

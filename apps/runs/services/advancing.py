@@ -48,19 +48,19 @@ def advance(run_id: UUID) -> None:
             return
         records = [part for part in parts if part.kind == Partition.Kind.RECORDS]
         if run.status == RunStatus.PLANNING and records:
-            review(run)
+            review(run, parts)
         elif run.status == RunStatus.APPLYING:
-            _after_apply(run, records)
+            _after_apply(run, parts, records)
         elif run.status == RunStatus.VERIFYING:
-            _finish(run)
+            _finish(run, parts)
 
 
-def _after_apply(run: Run, records: Sequence[Partition]) -> None:
+def _after_apply(run: Run, parts: Sequence[Partition], records: Sequence[Partition]) -> None:
     """Apply a round that is planned; plan what had moved once more; else verify."""
     if any(part.state == Partition.State.PLANNED for part in records):
         begin_apply(run)
     elif not begin_round(run, records):
-        _begin_verify(run)
+        _begin_verify(run, parts)
 
 
 def _cancel(run: Run, parts: Sequence[Partition]) -> None:
@@ -79,18 +79,17 @@ def _cancel(run: Run, parts: Sequence[Partition]) -> None:
     end(run, RunStatus.CANCELLED)
 
 
-def _begin_verify(run: Run) -> None:
-    sum_counters(run)
+def _begin_verify(run: Run, parts: Sequence[Partition]) -> None:
+    sum_counters(run, parts)
     run.applied_at = now()
     run.status = RunStatus.VERIFYING
     run.save()
-    number = run.partitions.count()
-    part = Partition.objects.create(run=run, number=number, kind=Partition.Kind.VERIFY)
+    part = Partition.objects.create(run=run, number=len(parts), kind=Partition.Kind.VERIFY)
     dispatch([part.pk])
 
 
-def _finish(run: Run) -> None:
-    sum_counters(run)
+def _finish(run: Run, parts: Sequence[Partition]) -> None:
+    sum_counters(run, parts)
     if run.kind == Run.Kind.SYNC:
         _resolve(run)
         _store_checkpoint(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from django.db import transaction
@@ -10,7 +11,7 @@ from apps.connectors.errors import LockstepError
 from apps.core.clock import now
 from apps.core.services import publish
 from apps.ledger.services import reopen_replaying
-from apps.runs.models import Partition, Run, RunLog, RunStatus
+from apps.runs.models import COUNTER_NAMES, Partition, Run, RunLog, RunStatus
 from apps.runs.selectors import counter_sums
 from apps.runs.services.logs import log
 
@@ -52,7 +53,14 @@ def note_cause(run: Run, error: LockstepError) -> None:
     run.remedy = error.remedy[:4000]
 
 
-def sum_counters(run: Run) -> None:
-    """Set the run's counters to the sums of its partitions'; does not save."""
-    for name, value in counter_sums(run).items():
+def sum_counters(run: Run, parts: Sequence[Partition] | None = None) -> None:
+    """Set the run's counters to the sums of its partitions'; does not save.
+
+    parts: all of them, where they have been read within this transaction.
+    """
+    if parts is None:
+        sums = counter_sums(run)
+    else:
+        sums = {name: sum(getattr(part, name) for part in parts) for name in COUNTER_NAMES}
+    for name, value in sums.items():
         setattr(run, name, value)

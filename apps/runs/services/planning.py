@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from django.conf import settings
 
+from apps.connectors.keeping import keep_connections
 from apps.engine.planning import Planner, PlanSummary
 from apps.engine.spec import DeletePolicy, Delta
 from apps.ledger.selectors import (
@@ -254,11 +255,12 @@ def plan(partition: Partition, lease: Lease) -> None:
     """Plan one partition of records."""
     discard_plan(partition.pk)
     session = PlanSession.begin(partition, lease)
-    if partition.run.kind == Run.Kind.UNDO:
-        UndoPlan(session).execute()
-    elif load(session):
+    if partition.run.kind != Run.Kind.UNDO and load(session):
         return
-    elif session.context.two_way is not None:
-        TwoWayPlan(session).execute()
-    else:
-        OneWayPlan(session).execute()
+    with keep_connections():  # nothing is written to either side
+        if partition.run.kind == Run.Kind.UNDO:
+            UndoPlan(session).execute()
+        elif session.context.two_way is not None:
+            TwoWayPlan(session).execute()
+        else:
+            OneWayPlan(session).execute()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from apps.connectors.base import ReadRequest
+from apps.connectors.keeping import keep_connections
 from apps.core.clock import now
 from apps.engine.spec import Delta
 from apps.ledger.selectors import has_links
@@ -28,6 +29,7 @@ from apps.runs.services.leasing import Lease
 from apps.runs.services.logs import log
 
 
+@keep_connections()
 def prepare(partition: Partition, lease: Lease) -> None:
     """Decide lane, window and partitions of a run, and let its partitions be planned."""
     run = partition.run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -26,9 +27,9 @@ from apps.runs.services.logs import log
 ALWAYS = "the rule asks for approval of every plan"
 
 
-def review(run: Run) -> None:
-    """Judge the whole plan; then apply it, wait for a person, or stop."""
-    sum_counters(run)
+def review(run: Run, parts: Sequence[Partition]) -> None:
+    """Judge the whole plan; then apply it, wait for a person, or stop. parts: all of the run."""
+    sum_counters(run, parts)
     if _was_cut_in_vain(run):
         plan_whole(run)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from apps.connectors.keeping import keep_connections
 from apps.core.clock import now
 from apps.ledger.models import Change, Side
 from apps.ledger.selectors import applied_sample, link_count
@@ -18,14 +19,15 @@ SAMPLE = 1_000
 Image = dict[str, str | None]
 
 
+@keep_connections()
 def verify(partition: Partition, lease: Lease) -> None:
     """Compare a sample of applied changes with what is there now; remember the counts."""
     run = partition.run
     context = load_context(run, lease)
     sample = applied_sample(run.pk, SAMPLE)
     sampled = equal = 0
+    lease.check()
     for side in Side:
-        lease.check()
         expected = _expected([change for change in sample if change.side == side])
         found = _found(context, side, expected)
         sampled += len(expected)

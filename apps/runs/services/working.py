@@ -13,7 +13,6 @@ from uuid import UUID
 from django.db import DatabaseError, transaction
 
 from apps.connectors.errors import Action, LeaseLost, LockstepError
-from apps.connectors.keeping import keep_connections
 from apps.core.clock import now
 from apps.runs.models import Partition, Run, RunLog
 from apps.runs.services.advancing import advance
@@ -54,7 +53,7 @@ def work(partition_id: UUID) -> bool:
 def _do_step(partition: Partition, lease: Lease) -> bool:
     """Do the step, and handle what goes wrong. False where another worker has taken it over."""
     try:
-        with keep_connections(), heartbeat(lease):
+        with heartbeat(lease):
             _step(partition)(partition, lease)
     except LeaseLost:
         logger.warning("partition %s was taken over", partition.pk)
