@@ -341,6 +341,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 3600.0,
         "options": {"expires": 3600},
     },
+    "forget_incidents": {
+        "task": "alerts.forget",
+        "schedule": 24 * 3600.0,
+        "options": {"expires": 3600},
+    },
     "watch": {"task": "alerts.watch", "schedule": 10.0, "options": {"expires": 30}},
     "seal": {
         "task": "audit.seal",

@@ -18,3 +18,8 @@ def watch() -> None:
             step()
         except Exception:
             logger.exception("%s failed; what follows goes on", step.__name__)
+
+
+@shared_task(name="alerts.forget")  # type: ignore[untyped-decorator]
+def forget() -> None:
+    services.forget_ended()

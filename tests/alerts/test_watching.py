@@ -15,7 +15,15 @@ from apps.alerts import problems, services, tasks
 from apps.alerts.models import EscalationPolicy, Incident, Kind, Severity
 from apps.alerts.problems import CONDITIONS
 from apps.alerts.selectors import Policies
-from apps.alerts.services import acknowledge, comment, resolve, snooze, watch, watching
+from apps.alerts.services import (
+    acknowledge,
+    comment,
+    forget_ended,
+    resolve,
+    snooze,
+    watch,
+    watching,
+)
 from apps.alerts.services.errors import IncidentClosed
 from apps.audit.actions import Act
 from apps.audit.models import AuditEvent
@@ -395,3 +403,14 @@ def test_no_table_that_grows_is_read_as_a_whole(watched):
     assert "rules_rule" in scanned
     grows = ("runs_", "ledger_", "audit_auditevent", "U")  # U: of an inner question
     assert not {name for name in scanned if name.startswith(grows)}
+
+
+def test_what_ended_long_ago_is_forgotten(watched, settings):
+    watched.fails()
+    watch()
+    watched.succeeds()
+    watch()
+    assert forget_ended() == 0
+    Incident.objects.update(resolved_at=now() - timedelta(days=401))
+    assert forget_ended() == 1
+    assert not Incident.objects.exists()

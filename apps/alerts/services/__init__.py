@@ -4,6 +4,7 @@ from apps.alerts.services.channels import renew_secret, save_channel, test_chann
 from apps.alerts.services.delivering import deliver_due
 from apps.alerts.services.errors import IncidentClosed
 from apps.alerts.services.escalating import escalate
+from apps.alerts.services.forgetting import forget_ended
 from apps.alerts.services.handling import acknowledge, comment, resolve, snooze
 from apps.alerts.services.watching import watch
 
@@ -13,6 +14,7 @@ __all__ = [
     "comment",
     "deliver_due",
     "escalate",
+    "forget_ended",
     "renew_secret",
     "resolve",
     "save_channel",
