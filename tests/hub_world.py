@@ -11,6 +11,7 @@ from apps.hub.merging import Edit
 from apps.hub.models import HostedDataset, Mutation, Replica, RowScope
 from apps.hub.selectors import EVERYTHING, Access
 from apps.hub.services import NewDataset, Outcome, host_dataset, push
+from apps.sources.models import Field
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -65,12 +66,15 @@ class Pusher:
 KNOWN = frozenset({"increments", "added", "removed", "is_delete", "seen", "stamp"})
 
 
-def in_use(name: str = "tasks") -> Mutation:
+def in_use(name: str = "tasks", *, personal: bool = False) -> Mutation:
     """A hub dataset in use: an edit that waits for a person, of a replica whose account sees some.
 
-    Gives that edit; dataset, replica and scope hang on it.
+    Gives that edit; dataset, replica and scope hang on it. personal: the prices are somebody's.
     """
     tasks = hosted(name, scope_field="owner")
+    if personal:
+        fields = Field.objects.filter(dataset__name=name, name="price")
+        assert fields.update(personal_data="financial") == 1
     one, two = Pusher(tasks), Pusher(tasks)
     base = one.push("a", title="x", price="1.00").revision
     one.push("a", base, price="2.00")

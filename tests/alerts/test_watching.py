@@ -95,8 +95,7 @@ def test_a_dry_run_says_nothing_of_a_rule(watched):
 
 
 def test_a_real_run_that_fails_is_told_in_its_own_words(watched):
-    watched.left_path.unlink()
-    watched.left_path.mkdir()
+    watched.on_left("DROP TABLE customers")
     run = watched.run()
     watch()
 

@@ -78,7 +78,7 @@ def test_removing_the_demo_names_the_rules_of_ones_own_that_go_with_it(pair):
 
 def test_a_failed_rule_needs_attention_first(pair):
     pair.run()
-    pair.right_path.unlink()
+    pair.on_right("DROP TABLE clients")
     run = pair.run()
     assert run.status == "failed"
     line = overview(administrator()).context["attention"][0]

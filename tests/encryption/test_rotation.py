@@ -13,6 +13,8 @@ from django.core.exceptions import PermissionDenied
 from django.core.management import call_command
 from django.urls import reverse
 
+from apps.alerts.models import Channel
+from apps.alerts.services import save_channel
 from apps.audit.models import AuditEvent
 from apps.core.clock import now
 from apps.core.models import DataKey
@@ -23,6 +25,7 @@ from apps.encryption.models import Proof, Rotation
 from apps.encryption.services import rotation as rotating
 from apps.ledger.models import Change, Conflict, Link, Receipt, Rejection, Segment
 from apps.sources.models import Source
+from tests.hub_world import in_use
 from tests.people import administrator, enrolled, person, signed_in
 from tests.platforms import PLAIN_FIELDS, Pair, TwoWayPair
 
@@ -66,6 +69,8 @@ def stored(tmp_path: Path, settings: Any) -> None:
     source.sealed_secrets = seal(b'{"password": "hunter2"}', source.secrets_identity)
     source.save()
     enrolled(administrator("keeper"))
+    in_use(personal=True)
+    save_channel(Channel(name="Hook", kind="webhook", url="https://example.org/"), actor=None)
 
 
 def rotate() -> Rotation:
