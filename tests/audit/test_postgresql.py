@@ -21,11 +21,8 @@ AGAIN = (
 
 @pytest.mark.postgresql
 @pytest.mark.skipif(connection.vendor == "postgresql", reason="the tests run on it already")
-@pytest.mark.parametrize("module", AGAIN)
-def test_all_of_this_holds_on_postgresql(module: str):
-    name = f"audit_{module.removesuffix('.py')}"
-
-    done = again_on_postgresql(name, str(HERE / module))
+def test_all_of_this_holds_on_postgresql():
+    done = again_on_postgresql("audit", *(str(HERE / module) for module in AGAIN))
 
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
