@@ -21,12 +21,10 @@ from apps.audit.selectors import last_verification
 from apps.core.clock import first_id_at
 from apps.ledger.models import Conflict, Rejection
 from apps.rules.models import Rule
-from apps.runs.models import Run, RunStatus
+from apps.runs.models import ENDED_BADLY, ENDED_WELL, Run, RunStatus
 from apps.runs.selectors import missed_starts
 from apps.sources.models import Drift, Source
 
-ENDED_BADLY = (RunStatus.FAILED, RunStatus.REFUSED)
-ENDED_WELL = (RunStatus.SUCCEEDED, RunStatus.PARTIAL)
 SIGN_IN_WINDOW = timedelta(hours=1)
 SIGN_IN_FAILURES = 20
 
@@ -205,7 +203,7 @@ def breaking_drift(moment: datetime, policies: Policies) -> Iterator[Problem]:
     """Sources with changes of their schema that break mappings, not marked as seen."""
     rows = Drift.objects.filter(breaking=True, acknowledged_at=None)
     counted = rows.order_by().values("source_id", name=F("source__name"))
-    for row in counted.annotate(n=Count("pk"), last=Min("created_at")):
+    for row in counted.annotate(n=Count("pk")):
         yield Problem(
             Kind.DRIFT,
             Severity.WARNING,

@@ -22,14 +22,14 @@ from apps.ledger.selectors import conflicts, rejections
 from apps.rules.models import Rule
 from apps.rules.schedule import next_due
 from apps.rules.selectors import rules
-from apps.runs.models import ACTIVE_STATUSES, RestoreRequest, Run, RunStatus
+from apps.runs.models import ACTIVE_STATUSES, ENDED_BADLY, RestoreRequest, Run, RunStatus
 from apps.runs.selectors import missed_starts, restore_requests, run_progress, runs
 from apps.sources.models import Source
 from apps.sources.selectors import drifts, sources
 
 GOOD = (RunStatus.SUCCEEDED,)
 ISSUES = (RunStatus.PARTIAL,)
-BAD = (RunStatus.FAILED, RunStatus.REFUSED)
+BAD = ENDED_BADLY
 CHART_DAYS = 14
 TICKS = 40
 MOST_RULES = 12

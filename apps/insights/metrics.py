@@ -25,11 +25,10 @@ from apps.ledger.models import Conflict, Rejection
 from apps.ledger.selectors import conflicts, rejections
 from apps.rules.models import Rule
 from apps.rules.selectors import rules
-from apps.runs.models import ACTIVE_STATUSES, Partition, Run, RunStatus
+from apps.runs.models import ACTIVE_STATUSES, ENDED_BADLY, ENDED_WELL, Partition, Run
 from apps.runs.selectors import partitions, runs
 
-ENDED_WELL = (RunStatus.SUCCEEDED, RunStatus.PARTIAL)
-ENDED = (*ENDED_WELL, RunStatus.FAILED, RunStatus.REFUSED)
+ENDED = (*ENDED_WELL, *ENDED_BADLY)
 HOUR = timedelta(hours=1)
 WRITTEN = ("inserted", "updated", "deleted")
 MOVED = ("bytes_read", "bytes_written")
@@ -48,7 +47,9 @@ class _Figures(Collector):
         self.actor = actor
 
     def collect(self) -> Family:
-        yield _gauge("lockstep_paused", "1 while everything is paused.", int(_is_paused()))
+        yield _gauge(
+            "lockstep_paused", "1 while everything is paused.", int(platform_state().paused)
+        )
         yield from self._rules()
         yield from self._runs()
         yield from self._partitions()
@@ -161,10 +162,6 @@ class _Figures(Collector):
                 labels = [severity.label.lower(), state.value]
                 family.add_metric(labels, counted.get((severity, state), 0))
         yield family
-
-
-def _is_paused() -> bool:
-    return platform_state().paused
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -36,6 +36,8 @@ ACTIVE_STATUSES = (
     RunStatus.APPLYING,
     RunStatus.VERIFYING,
 )
+ENDED_WELL = (RunStatus.SUCCEEDED, RunStatus.PARTIAL)
+ENDED_BADLY = (RunStatus.FAILED, RunStatus.REFUSED)
 
 
 class Counters(models.Model):

@@ -40,14 +40,7 @@ class IncidentAdmin(ReadOnlyAdmin):
     )
 
     def chips(self, request: HttpRequest) -> list[Chip]:
-        chosen = request.GET.get("state__exact", "")
-        return [
-            Chip("All", "", not chosen),
-            *(
-                Chip(str(label), f"state__exact={value}", chosen == value)
-                for value, label in IncidentState.choices
-            ),
-        ]
+        return Chip.for_choices(request, "state", IncidentState.choices)
 
     @display(description="Severity", ordering="severity")
     def severity_label(self, incident: Incident) -> str:

@@ -43,7 +43,7 @@ DAYS_AHEAD = 8
 
 
 def begin_escalation(incident: Incident, policies: Policies) -> None:
-    """From the first step on. The caller saves the incident, or has just inserted it."""
+    """From the first step on. The caller saves the incident."""
     policy = _policy(incident, policies)
     incident.next_step = incident.rounds = 0
     first = _steps(policy)[:1] if incident.severity >= policy.least_severity else []
@@ -51,9 +51,6 @@ def begin_escalation(incident: Incident, policies: Policies) -> None:
     if first:
         due = now() + timedelta(minutes=first[0].after_minutes)
         incident.next_step_at = _in_working_hours(due, policy, incident.severity)
-    Incident.objects.filter(pk=incident.pk).update(
-        next_step=0, rounds=0, next_step_at=incident.next_step_at
-    )
 
 
 def escalate(moment: datetime | None = None) -> int:

@@ -93,10 +93,10 @@ def _open(problem: Problem, moment: datetime, policies: Policies) -> None:
                 state=IncidentState.OPEN if last is None else IncidentState.REGRESSED,
             )
             _describe(incident, problem, moment)
+            begin_escalation(incident, policies)
             incident.save(force_insert=True)
             kind = IncidentEvent.Kind.OPENED if last is None else IncidentEvent.Kind.REGRESSED
             note(incident, kind, problem.text)
-            begin_escalation(incident, policies)
             publish("incident.opened", incident.pk, {"kind": incident.kind})
     except IntegrityError:
         logger.info("another watcher has opened the incident %s", problem.fingerprint)

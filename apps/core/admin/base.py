@@ -35,6 +35,18 @@ class Chip:
     query: str
     active: bool = False
 
+    @classmethod
+    def for_choices(cls, request: HttpRequest, field: str, choices: Any) -> list[Chip]:
+        """One for each choice of a field, behind one for all."""
+        chosen = request.GET.get(f"{field}__exact", "")
+        return [
+            cls("All", "", not chosen),
+            *(
+                cls(str(label), f"{field}__exact={value}", chosen == value)
+                for value, label in choices
+            ),
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class NextStep:

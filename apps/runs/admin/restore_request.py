@@ -41,14 +41,7 @@ class RestoreRequestAdmin(ReadOnlyAdmin):
     )
 
     def chips(self, request: HttpRequest) -> list[Chip]:
-        chosen = request.GET.get("state__exact", "")
-        return [
-            Chip("All", "", not chosen),
-            *(
-                Chip(str(label), f"state__exact={value}", chosen == value)
-                for value, label in RestoreRequest.State.choices
-            ),
-        ]
+        return Chip.for_choices(request, "state", RestoreRequest.State.choices)
 
     @display(description="Asked", ordering="created_at")
     def asked(self, request: RestoreRequest) -> str:

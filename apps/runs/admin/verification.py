@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apps.runs.models import Run, RunStatus
+from apps.runs.models import ENDED_WELL, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def verification(run: Run) -> Verification | None:
     if run.mode != Run.Mode.VERIFY or not found or "different" not in found:
         return None
     both = found["equal"] + found["different"] + found.get("conflicts", 0)
-    ended = run.status in (RunStatus.SUCCEEDED, RunStatus.PARTIAL)
+    ended = run.status in ENDED_WELL
     return Verification(
         compared=found["sampled"],
         equal=found["equal"],

@@ -11,7 +11,7 @@ from apps.ledger.selectors import (
     open_rejection_keys,
     open_right_rejection_keys,
 )
-from apps.runs.models import Run, RunStatus
+from apps.runs.models import ENDED_WELL, Run
 from apps.runs.services.scope import KeyPair
 
 PAGE = 5_000
@@ -45,8 +45,7 @@ def _about_taken_values(rule_id: UUID) -> Iterator[KeyPair]:
 
 def _runs_since(run: Run) -> list[UUID]:
     runs = run.rule.runs.exclude(pk=run.pk).filter(mode=Run.Mode.APPLY, kind=Run.Kind.SYNC)
-    settled = (RunStatus.SUCCEEDED, RunStatus.PARTIAL)
-    moving = runs.filter(status__in=settled, rejection_ids=[], selection=[])
+    moving = runs.filter(status__in=ENDED_WELL, rejection_ids=[], selection=[])
     last = moving.order_by("-created_at").values_list("created_at", flat=True).first()
     if last is not None:
         runs = runs.filter(created_at__gte=last)

@@ -55,7 +55,7 @@ from apps.ledger.selectors import (
     links_of_right,
     open_rejection_keys,
 )
-from apps.runs.models import Run, RunStatus
+from apps.runs.models import ENDED_WELL, Run
 from apps.runs.services.context import RunContext
 from apps.runs.services.narrowing import Narrowing
 from apps.runs.services.plan_session import PlanSession
@@ -182,7 +182,7 @@ def _last_run(run: Run) -> Run | None:
         version_id=run.version_id,
         mode=Run.Mode.APPLY,
         kind=Run.Kind.SYNC,
-        status__in=(RunStatus.SUCCEEDED, RunStatus.PARTIAL),
+        status__in=ENDED_WELL,
         selection=[],
         rejection_ids=[],
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from apps.core.selectors import require
 from apps.rules.selectors import rules
-from apps.runs.models import Run, RunStatus
+from apps.runs.models import ENDED_WELL, Run
 from apps.runs.selectors import runs
 from apps.runs.services.errors import RunRefused
 from apps.runs.services.requesting import request_run
@@ -22,7 +22,7 @@ def propose_repair(run: Run, *, actor: User | None) -> Run:
     """
     require(actor, runs, "view", run)
     require(actor, rules, "run", run.rule)
-    finished = run.status in (RunStatus.SUCCEEDED, RunStatus.PARTIAL)
+    finished = run.status in ENDED_WELL
     if run.mode != Run.Mode.VERIFY or not finished:
         raise RunRefused("this run is no finished verification", remedy="Verify the rule first.")
     if not run.planned:

@@ -14,7 +14,7 @@ from apps.core.services import publish
 from apps.engine.guards import PlanCounts, is_guard, judge
 from apps.engine.spec import Approval, DeletePolicy, RuleSpec
 from apps.ledger.selectors import link_count, link_floor
-from apps.runs.models import Partition, RestoreRequest, Run, RunLog, RunStatus
+from apps.runs.models import ENDED_WELL, Partition, RestoreRequest, Run, RunLog, RunStatus
 from apps.runs.selectors import runs
 from apps.runs.services.accuracy import accuracy_of
 from apps.runs.services.cutting import plan_whole
@@ -171,9 +171,8 @@ def _was_applied(run: Run) -> bool:
 
     Nor does a run that had nothing to write.
     """
-    done = (RunStatus.SUCCEEDED, RunStatus.PARTIAL)
     runs = Run.objects.filter(rule_id=run.rule_id, mode=Run.Mode.APPLY, kind=Run.Kind.SYNC)
-    whole = runs.filter(status__in=done, rejection_ids=[], selection=[], skipped=0)
+    whole = runs.filter(status__in=ENDED_WELL, rejection_ids=[], selection=[], skipped=0)
     wrote = Q(planned_inserts__gt=0) | Q(planned_updates__gt=0) | Q(planned_deletes__gt=0)
     return whole.filter(wrote).exclude(pk=run.pk).exists()
 
