@@ -19,16 +19,6 @@ from tests.programs import Program, program
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def tasks() -> HostedDataset:
-    return hosted()
-
-
-@pytest.fixture
-def root(tasks: HostedDataset) -> Program:
-    return program(administrator())
-
-
 def place_of(tasks: HostedDataset) -> str:
     return f"datasets/{Dataset.objects.get(name=tasks.name).pk}"
 

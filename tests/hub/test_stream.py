@@ -16,19 +16,9 @@ from apps.hub.models import HostedDataset, Ticket
 from apps.sources.models import Dataset
 from tests.hub_world import Pusher, hosted
 from tests.people import administrator
-from tests.programs import Program, program
+from tests.programs import program
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def tasks() -> HostedDataset:
-    return hosted()
-
-
-@pytest.fixture
-def root(tasks: HostedDataset) -> Program:
-    return program(administrator())
 
 
 def address(tasks: HostedDataset) -> str:

@@ -66,11 +66,7 @@ class ChangeAdmin(RecordPages, ReadOnlyAdmin):
         return queryset, False
 
     def chips(self, request: HttpRequest) -> list[Chip]:
-        chosen = request.GET.get("outcome__exact", "")
-        return [
-            Chip("All", "", not chosen),
-            *(Chip(str(n), f"outcome__exact={v}", chosen == v) for v, n in Change.Outcome.choices),
-        ]
+        return Chip.for_choices(request, "outcome", Change.Outcome.choices)
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None

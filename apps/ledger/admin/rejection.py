@@ -65,11 +65,7 @@ class RejectionAdmin(ReadOnlyAdmin):
         return lookup.startswith("run_id") or super().lookup_allowed(lookup, value, request)
 
     def chips(self, request: HttpRequest) -> list[Chip]:
-        chosen = request.GET.get("state__exact", "")
-        return [
-            Chip("All", "", not chosen),
-            *(Chip(str(n), f"state__exact={v}", chosen == v) for v, n in Rejection.State.choices),
-        ]
+        return Chip.for_choices(request, "state", Rejection.State.choices)
 
     @display(description="Record")
     def record(self, rejection: Rejection) -> str:

@@ -190,12 +190,8 @@ class FieldAdmin(BaseAdmin):
         return False
 
     def chips(self, request: HttpRequest) -> list[Chip]:
-        chosen = request.GET.get("personal_data__exact", "")
         kinds = [(value, label) for value, label in Field.PersonalData.choices if value]
-        return [
-            Chip("All", "", not chosen),
-            *(Chip(label, f"personal_data__exact={v}", chosen == v) for v, label in kinds),
-        ]
+        return Chip.for_choices(request, "personal_data", kinds)
 
     @display(description="Value")
     def required(self, field: Field) -> str:
